@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from infra.errors import BadInput
 
 RepoType = Literal["dataset", "model", "space"]
-# The Hub's own rule (huggingface_hub.utils.validate_repo_id), with the namespace required.
-REPO_ID_PATTERN = r"^(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,94}[A-Za-z0-9_]?/[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?$"
-RepoId = Annotated[str, StringConstraints(pattern=r"^[^/\s]+/[^/\s]+$", max_length=193)]
 Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 _PREFIX: dict[RepoType, str] = {"dataset": "datasets/", "model": "", "space": "spaces/"}

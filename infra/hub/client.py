@@ -1,0 +1,163 @@
+"""The Hub as the pipeline needs it: few verbs, one error tree, and no answer taken on trust."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from infra.errors import BadInput, Conflict, QuotaExceeded, RateLimited, SpaceportError, Unauthorized, Unhealthy
+from infra.revisions import Repo, Revision
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+Visibility = Literal["private", "public"]
+DEFAULT_PAUSE_SECONDS = 60.0
+
+
+class HubClient:
+    """One token on one Hub. `api` is the unmodified client, for what has no verb here."""
+
+    def __init__(self, api: "HfApi") -> None:
+        self.api = api
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> Self:
+        """The client of the environment's `HF_ENDPOINT` and `HF_TOKEN`."""
+        from huggingface_hub import HfApi
+
+        found = settings or Settings()
+        token = found.hf_token.get_secret_value() if found.hf_token else None
+        return cls(HfApi(endpoint=found.endpoint, token=token))
+
+    @property
+    def endpoint(self) -> str:
+        """The Hub's address."""
+        return str(self.api.endpoint)
+
+    def whoami(self) -> dict[str, Any]:
+        """Name, organisations and role of the token. Raises Unauthorized."""
+        with hub_errors("asking the Hub who this token is"):
+            return dict(self.api.whoami())
+
+    def head(self, repo: Repo, ref: str = "main") -> str | None:
+        """The commit that a branch or tag points to; None when the repo or the ref isn't there."""
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        with hub_errors(f"reading {repo} at {ref}"):
+            try:
+                return str(self.api.repo_info(repo.repo_id, repo_type=repo.repo_type, revision=ref).sha)
+            except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+                if _status(error) == 401 or "gated" in type(error).__name__.lower():
+                    raise
+                return None
+
+    def exists(self, repo: Repo) -> bool:
+        """Whether this token can see the repo."""
+        with hub_errors(f"looking for {repo}"):
+            return self.api.repo_exists(repo.repo_id, repo_type=repo.repo_type)
+
+    def create(self, repo: Repo, visibility: Visibility, space_sdk: str | None = None) -> bool:
+        """Create the repo unless it is there; True when it was made now. Never changes the visibility of one that exists."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        if self.exists(repo):
+            return False
+        with hub_errors(f"creating {repo}"):
+            try:
+                self.api.create_repo(repo.repo_id, repo_type=repo.repo_type, visibility=visibility, space_sdk=space_sdk)
+            except HfHubHTTPError as error:
+                if _status(error) != 409:  # somebody was faster
+                    raise
+                return False
+        return True
+
+    def read_bytes(self, revision: Revision, path: str) -> bytes | None:
+        """A small file at a revision; None when it isn't there."""
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.errors import EntryNotFoundError
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
+
+        url = hf_hub_url(revision.repo_id, path, repo_type=revision.repo_type, revision=revision.sha, endpoint=self.endpoint)
+        with hub_errors(f"reading {path} of {revision}"):
+            response = get_session().get(url, headers=build_hf_headers(token=self.api.token), follow_redirects=True, timeout=30)
+            try:
+                hf_raise_for_status(response)
+            except EntryNotFoundError:
+                return None
+            return bytes(response.content)
+
+    def read_json(self, revision: Revision, path: str) -> Any | None:
+        """A small JSON file at a revision; None when it isn't there. Raises BadInput when it isn't JSON."""
+        content = self.read_bytes(revision, path)
+        if content is None:
+            return None
+        try:
+            return json.loads(content)
+        except ValueError as error:
+            raise BadInput(f"{path} of {revision} is not JSON ({error}). Put the file back as it was, or remove it.") from error
+
+    def snapshot(self, revision: Revision, folder: Path | None = None, patterns: list[str] | None = None, ignore: list[str] | None = None) -> Path:
+        """Download a revision (or the part that matches `patterns`) and return its folder."""
+        with hub_errors(f"downloading {revision}"):
+            found = self.api.snapshot_download(
+                revision.repo_id, repo_type=revision.repo_type, revision=revision.sha, local_dir=folder, allow_patterns=patterns, ignore_patterns=ignore
+            )
+        return Path(str(found))
+
+
+@contextmanager
+def hub_errors(doing: str) -> Iterator[None]:
+    """Turn the client's errors into ours. `doing` says what was tried, as in "creating ns/name"."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise BadInput(f"{doing}: {_first_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise _translated(error, doing) from error
+    except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
+        raise Unhealthy(f"{doing}: the Hub can't be reached ({type(error).__name__}: {_first_line(error)}). Is HF_ENDPOINT right, and is it up?") from error
+
+
+def _translated(error: Any, doing: str) -> SpaceportError:
+    status, said = _status(error), _first_line(getattr(error, "server_message", None) or error)
+    match status:
+        case 401:
+            return Unauthorized(f"{doing}: the Hub doesn't accept the token, or there is none ({said}). Set HF_TOKEN to a token that may do this.")
+        case 403:
+            return Unauthorized(f"{doing}: the token may not do this ({said}). Give it write access to this repo, or accept the gate.")
+        case 404:
+            return BadInput(f"{doing}: not found, or private to others ({said}). Check the name and the token's access.")
+        case 409 | 412:
+            return Conflict(f"{doing}: somebody else changed it meanwhile ({said}).")
+        case 402 | 413 | 507:
+            return QuotaExceeded(f"{doing}: a limit of the Hub is reached ({said}).")
+        case 429:
+            return RateLimited(f"{doing}: the Hub asks for a pause ({said}).", _pause_seconds(error))
+        case 400 | 422:
+            return BadInput(f"{doing}: the Hub refuses it ({said}).")
+    return Unhealthy(f"{doing}: the Hub answered {status} ({said}).")
+
+
+def _pause_seconds(error: Any) -> float:
+    headers = error.response.headers
+    for part in f"{headers.get('ratelimit', '')};t={headers.get('retry-after', '')}".split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == "t" and value.isdigit():
+            return float(value) + 1
+    return DEFAULT_PAUSE_SECONDS
+
+
+def _status(error: Any) -> int:
+    response = getattr(error, "response", None)
+    return int(response.status_code) if response is not None else 0
+
+
+def _first_line(error: object) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -1,0 +1,203 @@
+"""The Hub is the ledger: what is done is read there, and done exactly once.
+
+One publish is one commit that carries its step key in `.spaceport/step.json`, guarded by `parent_commit`. An outcome that isn't known
+(the answer was lost) is resolved by looking for the key, never by trying again blindly. Works without Prefect.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from infra.errors import Bug, Conflict, RateLimited, SpaceportError, Unhealthy, UnknownOutcome
+from infra.hub.client import HubClient, hub_errors
+from infra.hub.step_records import STEP_FILE, StepRecord
+from infra.revisions import Repo, Revision
+
+HISTORY_COMMITS = 50  # how far an unknown outcome is looked for; more than that many rivals in a minute is not our case
+TRAILER = "Spaceport-Key: "
+CHUNK_BYTES = 1 << 20
+
+Outcome = Literal["published", "reused"]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A file that is taken from another revision of the same repo; LFS blobs are copied server-side."""
+
+    source: Revision
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One commit-to-be: the files that it adds, copies and deletes, and where it goes."""
+
+    repo: Repo
+    record: StepRecord
+    message: str
+    files: Mapping[str, Path | bytes] = field(default_factory=dict)
+    copies: Mapping[str, Copy] = field(default_factory=dict)
+    deletes: frozenset[str] = frozenset()
+    branch: str = "main"
+    parent: str | None = None  # the commit that must still be the branch's head; None: whatever it is now
+    tag: bool = False  # tag the commit `spaceport/<key>`
+
+
+@dataclass(frozen=True)
+class Published:
+    """A revision, and whether it was made now or found."""
+
+    revision: Revision
+    outcome: Outcome
+    record: StepRecord
+
+
+class Ledger:
+    """Look-up and publish of step keys on one Hub."""
+
+    def __init__(self, hub: HubClient, pause_seconds: float = 2.0, attempts: int = 4) -> None:
+        self.hub, self.pause_seconds, self.attempts = hub, pause_seconds, attempts
+
+    def record_at(self, revision: Revision) -> StepRecord | None:
+        """The step record that a revision carries; None when it carries none."""
+        value = self.hub.read_json(revision, STEP_FILE)
+        return None if value is None else StepRecord.parse(value, revision)
+
+    def head(self, repo: Repo, ref: str = "main") -> Published | None:
+        """What a branch holds now, if a step of ours put it there."""
+        sha = self.hub.head(repo, ref)
+        if sha is None:
+            return None
+        record = self.record_at(repo.at(sha))
+        return None if record is None else Published(repo.at(sha), "reused", record)
+
+    def find(self, repo: Repo, key: str) -> Published | None:
+        """Content by its key: the ref `spaceport/<key>`, else the head of main (whose missing tag is then put back)."""
+        found = self.head(repo, ref_of(key))
+        if found:
+            return found
+        found = self.head(repo)
+        if found and found.record.key == key:
+            self.tag(found.revision, key)
+            return found
+        return None
+
+    def find_in_history(self, repo: Repo, key: str, branch: str = "main") -> Published | None:
+        """A key among the last commits of a branch: the look-up after an unknown outcome."""
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+        with hub_errors(f"reading the history of {repo}"):
+            try:
+                commits = self.hub.api.list_repo_commits(repo.repo_id, repo_type=repo.repo_type, revision=branch)
+            except (RepositoryNotFoundError, RevisionNotFoundError):
+                return None
+        for commit in commits[:HISTORY_COMMITS]:
+            if TRAILER + key in f"{commit.title}\n{commit.message}":
+                revision = repo.at(commit.commit_id)
+                record = self.record_at(revision)
+                if record and record.key == key:
+                    return Published(revision, "reused", record)
+        return None
+
+    def publish(self, publication: Publication) -> Published:
+        """Make the one commit, or find that it is made. Raises Conflict when the branch moved away from `parent`."""
+        record = self._complete(publication)
+        parent = publication.parent or self.hub.head(publication.repo, publication.branch)
+        if parent is None:
+            raise Bug(f"{publication.repo} has no branch {publication.branch}; create it before publishing to it.")
+        done = self._commit_once(publication, record, parent)
+        if publication.tag:
+            self.tag(done.revision, record.key)
+        return done
+
+    def ensure_branch(self, repo: Repo, key: str) -> str:
+        """The candidate branch of a key, made from main if it isn't there; returns its head."""
+        branch = ref_of(key)
+        sha = self.hub.head(repo, branch)
+        if sha:
+            return sha
+        with hub_errors(f"creating branch {branch} of {repo}"):
+            self.hub.api.create_branch(repo.repo_id, repo_type=repo.repo_type, branch=branch, exist_ok=True)
+        sha = self.hub.head(repo, branch)
+        if sha is None:
+            raise Unhealthy(f"{repo}: branch {branch} was created but can't be read. Run it again.")
+        return sha
+
+    def tag(self, revision: Revision, key: str) -> None:
+        """Tag a revision with a key; a tag that is there stays."""
+        with hub_errors(f"tagging {revision}"):
+            self.hub.api.create_tag(revision.repo_id, repo_type=revision.repo_type, tag=ref_of(key), revision=revision.sha, exist_ok=True)
+
+    def _complete(self, publication: Publication) -> StepRecord:
+        files = {path: sha256_of(content) for path, content in publication.files.items()}
+        files |= {path: copy.sha256 for path, copy in publication.copies.items()}
+        return publication.record.model_copy(update={"files": files})
+
+    def _commit_once(self, publication: Publication, record: StepRecord, parent: str) -> Published:
+        """Repeat is safe here: `parent` guards every try, and a try that happened is found by its key."""
+        last: SpaceportError | None = None
+        for attempt in range(self.attempts):
+            if attempt:
+                time.sleep(last.retry_after_seconds if isinstance(last, RateLimited) else self.pause_seconds * 2 ** (attempt - 1))
+            try:
+                return Published(publication.repo.at(self._commit(publication, record, parent)), "published", record)
+            except (Conflict, Unhealthy, RateLimited) as error:
+                last = error
+            found = self._look_again(publication, record)
+            if found:
+                return found
+            if isinstance(last, Conflict):
+                raise last
+        if isinstance(last, RateLimited):
+            raise last
+        raise UnknownOutcome(f"publishing to {publication.repo}: no answer in {self.attempts} tries, and the key isn't there ({last}). Run it again.") from last
+
+    def _look_again(self, publication: Publication, record: StepRecord) -> Published | None:
+        try:
+            return self.find_in_history(publication.repo, record.key, publication.branch)
+        except Unhealthy:  # the Hub is away: the next try asks it anyway
+            return None
+
+    def _commit(self, publication: Publication, record: StepRecord, parent: str) -> str:
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+
+        content = {**publication.files, STEP_FILE: record.dump()}
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+            CommitOperationAdd(path_in_repo=path, path_or_fileobj=value) for path, value in sorted(content.items())
+        ]
+        operations += [
+            CommitOperationCopy(src_path_in_repo=copy.path, path_in_repo=path, src_revision=copy.source.sha)
+            for path, copy in sorted(publication.copies.items())
+        ]
+        operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(publication.deletes)]
+        repo = publication.repo
+        with hub_errors(f"publishing to {repo}"):
+            info = self.hub.api.create_commit(
+                repo.repo_id,
+                operations,
+                repo_type=repo.repo_type,
+                commit_message=publication.message,
+                commit_description=TRAILER + record.key,
+                revision=publication.branch,
+                parent_commit=parent,
+            )
+        if info.oid == parent:
+            raise Conflict(f"publishing to {repo}: nothing differs from {parent[:8]}, so nothing was committed.")
+        return str(info.oid)
+
+
+def ref_of(key: str) -> str:
+    """The branch (candidates) or tag (datasets, promoted models) of a step key."""
+    return f"spaceport/{key}"
+
+
+def sha256_of(content: Path | bytes) -> str:
+    """SHA-256 of a file or of bytes, in hexadecimal."""
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
