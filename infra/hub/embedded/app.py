@@ -1,0 +1,93 @@
+"""The ASGI application.
+
+How another module joins (Spaces, later Jobs, webhooks, Endpoints, token exchange):
+
+* It exposes `attach(state: HubState) -> list[BaseRoute]`, is listed in `EXTENSIONS` below, and builds its routes with
+  `routing.route(path, handler, "GET", need="user")` or `routing.repo_routes("/runtime", handler, "GET", need="read")`
+  (the latter below /api/models|datasets|spaces/ID; refuse the kinds you don't serve). A handler takes a `routing.Call`:
+  `call.state`, `call.repo` (a RepoRecord), `call.user`, `call.param("name")`, `call.query("q")`, `call.fields()` (the JSON
+  body). `def` runs in a thread, `async def` on the loop (use `call.request` there). Errors: raise `refusals.Refusal`.
+* In `attach` it appends to `state.on_create` f(repo, create_payload) (secrets, variables, hardware of a new Space are in the
+  payload and kept by nobody else), `state.on_commit` f(repo, branch, old_sha, new_sha) (new_sha None: ref deleted; tags and
+  PRs come as full "refs/..." names), `state.on_delete` f(repo), `state.on_move` f(old, new). They are called one after the
+  other on one thread, in the order of what happened, after the fact. They are not kept on disk: compare with
+  `state.git.resolve(repo.uid, "main")` for `state.catalogue.all("space")` once at start (`state.startup` hook).
+* `state.startup` and `state.shutdown` are lists of plain functions, called in a worker thread when the server is ready to
+  bind / when it ends. `state.endpoint` is known by then.
+* `state.checkout(repo, sha, folder)` writes a commit's files, large ones included. `state.extras["space_runtime"] = f(repo)
+  -> dict` puts the runtime into space_info. Small JSON documents of a repo: `state.catalogue.put_document(uid, kind, key, body)`
+  (deleted with the repo); secrets too may lie there, the file is 0600. Own files: below `state.root / "spaces"`.
+"""
+
+import errno
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib import import_module
+from importlib.util import find_spec
+
+import pygit2
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from infra.hub.embedded import auth, cards, commits, lfs, refs, repos, resolve, trees
+from infra.hub.embedded.middleware import Outermost
+from infra.hub.embedded.refusals import Refusal
+from infra.hub.embedded.routing import refusal_response
+from infra.hub.embedded.state import HubState
+
+EXTENSIONS = ("infra.hub.embedded.spaces_routes",)
+
+
+def create_app(state: HubState) -> ASGIApp:
+    """The application over one state; the caller binds it to a loopback port."""
+    extensions: list[BaseRoute] = []
+    for name in EXTENSIONS:
+        if find_spec(name):
+            extensions += import_module(name).attach(state)
+    api = [*auth.routes(), *cards.routes(), *repos.routes(), *refs.routes(), *commits.routes(), *extensions, *trees.routes()]
+    app = Starlette(
+        routes=[*api, *lfs.routes(), *resolve.routes()],
+        lifespan=_lifespan(state),
+        exception_handlers={Refusal: _refused, HTTPException: _unknown, Exception: _failed, OSError: _failed, pygit2.GitError: _failed},
+    )
+    app.router.redirect_slashes = False
+    app.state.hub = state
+    return Outermost(app, state.root / "access.log", state.options)
+
+
+def _lifespan(state: HubState) -> Callable[[Starlette], object]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        state.events.start()
+        for hook in state.startup:
+            await run_in_threadpool(hook)
+        yield
+        for hook in state.shutdown:
+            await run_in_threadpool(hook)
+        await run_in_threadpool(state.close)
+
+    return lifespan
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return refusal_response(error)
+
+
+def _unknown(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = "Sorry, we can't find the page you are looking for." if error.status_code == 404 else str(error.detail)
+    return refusal_response(Refusal(error.status_code, message))
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """Ours or the disk's; nothing was moved, since the move of a ref or a row is the last thing done."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or "disk is full" in str(error)
+    if full:
+        return refusal_response(Refusal(507, "No space left on the Hub's disk; nothing was changed"))
+    return refusal_response(Refusal(500, f"Internal error: {type(error).__name__}"))

@@ -1,0 +1,222 @@
+"""Preupload and commit: the one way in which files change."""
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pygit2
+from pygit2.enums import FileMode
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from infra.hub.embedded.git_store import MAIN, parse_pointer, pointer_text
+from infra.hub.embedded.lfs import can_name
+from infra.hub.embedded.paths import Patterns, checked_path
+from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found
+from infra.hub.embedded.routing import Call, check_need, repo_routes
+
+REGULAR_LIMIT_BYTES = 10 << 20
+LINE_LIMIT_BYTES = 256 << 20
+
+
+def routes() -> list[BaseRoute]:
+    """preupload and commit."""
+    return [
+        *repo_routes("/preupload/{revision}", preupload, "POST", need="content"),
+        *repo_routes("/commit/{revision}", commit, "POST", need="content"),
+    ]
+
+
+@dataclass
+class Change:
+    """What one commit call asks for; contents are blobs already."""
+
+    summary: str = ""
+    description: str = ""
+    parent: str | None = None
+    operations: list[tuple[str, str, str]] = field(default_factory=list)  # ("set", path, blob oid) · ("delete", path, "") · ("delete folder", path, "")
+
+    @property
+    def message(self) -> str:
+        """As git keeps it."""
+        return f"{self.summary}\n\n{self.description}" if self.description else self.summary
+
+    def apply(self, repo: pygit2.Repository, index: pygit2.Index) -> None:
+        """Do the operations in their order."""
+        for action, path, oid in self.operations:
+            if action == "set":
+                _clear_the_way(index, path)
+                index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=oid), FileMode.BLOB))
+                continue
+            doomed = _below(index, path) if action == "delete folder" else [path]
+            try:
+                if not doomed:
+                    raise OSError
+                for name in doomed:
+                    index.remove(name)
+            except OSError:
+                raise entry_not_found(f"A file with this name doesn't exist: {path}") from None
+
+
+def preupload(call: Call) -> Response:
+    """For each file: git or LFS, ignored or not, and the oid of what is there now (which makes an unchanged push a no-op)."""
+    check_need(call.state, call.caller, call.repo, "content" if call.flag("create_pr") else "write")
+    git, uid, fields = call.state.git, call.repo.uid, call.fields()
+    sha = git.resolve(uid, call.param("revision"))
+    attributes = Patterns.lfs((git.read_file(uid, sha, ".gitattributes") or b"").decode(errors="replace"))
+    ignored_text = fields.get("gitIgnore")
+    if ignored_text is None:
+        ignored_text = (git.read_file(uid, sha, ".gitignore") or b"").decode(errors="replace")
+    ignored = Patterns.ignore(str(ignored_text))
+    answer = []
+    for file in fields.get("files", []):
+        path = checked_path(file.get("path"), 422)
+        entry = git.entry(uid, sha, path)
+        oid = (entry.lfs.sha256 if entry.lfs else entry.oid) if entry and entry.type == "file" else None
+        mode = _upload_mode(attributes, path, file)
+        answer.append({"path": path, "uploadMode": mode, "shouldIgnore": ignored.match(path), **({"oid": oid} if oid else {})})
+    return JSONResponse({"files": answer})
+
+
+async def commit(call: Call) -> Response:
+    """Read the operations line by line, then move the branch once."""
+    change = Change()
+    async for line in _lines(call.request.stream()):
+        await run_in_threadpool(_take_line, call, change, line)
+    return await run_in_threadpool(_commit, call, change)
+
+
+def _commit(call: Call, change: Change) -> Response:
+    if not change.summary:
+        raise Refusal(400, "A commit needs a header line with a summary")
+    if call.flag("create_pr"):
+        from infra.hub.embedded.discussions import commit_as_pull_request
+
+        return commit_as_pull_request(call, change)
+    check_need(call.state, call.caller, call.repo, "write")
+    revision = call.param("revision")
+    ref = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
+    if not ref.startswith(("refs/heads/", "refs/pr/", "refs/convert/")) or call.state.git.tip(call.repo.uid, ref) is None:
+        raise revision_not_found(revision)  # a tag or a SHA can't be committed to
+    sha = make_commit(call, ref, change)
+    return JSONResponse(commit_answer(call, sha))
+
+
+def make_commit(call: Call, ref: str, change: Change, base: str | None = None) -> str:
+    """Put a change on a ref."""
+    state, repo = call.state, call.repo
+    return state.git.commit(
+        repo.uid,
+        ref,
+        change.apply,
+        author=call.user,
+        message=change.message,
+        parent=change.parent,
+        base=base,
+        moved=lambda old, new: state.events.committed(repo, ref, old, new),
+    )
+
+
+def commit_answer(call: Call, sha: str) -> dict[str, Any]:
+    """What create_commit reads."""
+    return {"success": True, "commitOid": sha, "commitUrl": f"{call.state.endpoint}/{call.repo.url_path}/commit/{sha}", "hookOutput": ""}
+
+
+def _take_line(call: Call, change: Change, line: bytes) -> None:
+    try:
+        item = json.loads(line)
+        key, value = item["key"], item["value"]
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(400, "A line of the commit is not {key, value} in JSON") from None
+    if key == "header":
+        change.summary, change.description = str(value.get("summary") or ""), str(value.get("description") or "")
+        change.parent = value.get("parentCommit")
+    elif key == "file":
+        path = checked_path(value.get("path"))
+        change.operations.append(("set", path, _store(call, path, _content(path, value))))
+    elif key == "lfsFile":
+        path = checked_path(value.get("path"))
+        change.operations.append(("set", path, _store_pointer(call, path, value)))
+    elif key in ("deletedFile", "deletedEntry", "deletedFolder"):
+        action = "delete folder" if key == "deletedFolder" else "delete"
+        change.operations.append((action, checked_path(str(value.get("path")).rstrip("/")), ""))
+    else:
+        raise Refusal(400, f"Unknown operation {key!r}")
+
+
+def _content(path: str, value: dict[str, Any]) -> bytes:
+    content = value.get("content", "")
+    if value.get("encoding", "utf-8") != "base64":
+        return str(content).encode()
+    try:
+        return base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise Refusal(400, f"The content of {path} is not valid base64") from None
+
+
+def _store(call: Call, path: str, content: bytes) -> str:
+    pointer = parse_pointer(content)
+    if pointer and not can_name(call.state, call.caller, call.repo, pointer.sha256):
+        raise Refusal(400, f"LFS pointer {path} points to a file that was not uploaded: {pointer.sha256}")
+    return call.state.git.write_blob(call.repo.uid, content)
+
+
+def _store_pointer(call: Call, path: str, value: dict[str, Any]) -> str:
+    sha256 = str(value.get("oid"))
+    if value.get("algo", "sha256") != "sha256" or not can_name(call.state, call.caller, call.repo, sha256):
+        raise Refusal(400, f"LFS pointer {path} points to a file that was not uploaded: {sha256[:80]}")
+    size = call.state.lfs.size(sha256)
+    assert size is not None
+    if value.get("size") not in (None, size):
+        raise Refusal(400, f"LFS pointer {path} says {value['size']} bytes; {size} were uploaded")
+    return call.state.git.write_blob(call.repo.uid, pointer_text(sha256, size))
+
+
+def _upload_mode(attributes: Patterns, path: str, file: dict[str, Any]) -> str:
+    size = int(file.get("size") or 0)
+    if size == 0:
+        return "regular"
+    sample = base64.b64decode(file.get("sample") or "")
+    return "lfs" if size > REGULAR_LIMIT_BYTES or b"\0" in sample or attributes.match(path) else "regular"
+
+
+def _clear_the_way(index: pygit2.Index, path: str) -> None:
+    """A file takes the place of a folder and the other way round."""
+    for name in _below(index, path):
+        index.remove(name)
+    segments = path.split("/")
+    for depth in range(1, len(segments)):
+        ancestor = "/".join(segments[:depth])
+        if ancestor in index:
+            index.remove(ancestor)
+
+
+def _below(index: pygit2.Index, folder: str) -> list[str]:
+    prefix = f"{folder}/"
+    return [entry.path for entry in index if entry.path.startswith(prefix)]
+
+
+async def _lines(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The lines of a body of any length; only one line is in memory."""
+    pending: list[bytes] = []
+    size = 0
+    async for chunk in stream:
+        *complete, rest = chunk.split(b"\n")
+        for part in complete:
+            line = b"".join([*pending, part])
+            pending, size = [], 0
+            if line.strip():
+                yield line
+        pending.append(rest)
+        size += len(rest)
+        if size > LINE_LIMIT_BYTES:
+            raise Refusal(413, f"One file of a commit is larger than {LINE_LIMIT_BYTES >> 20} MB; send it by LFS")
+    if line := b"".join(pending).strip():
+        yield line
+
+
+__all__ = ["MAIN", "Change", "commit_answer", "make_commit", "routes"]

@@ -1,0 +1,154 @@
+"""Large files over the LFS batch protocol: basic and multipart uploads by signed links."""
+
+from datetime import UTC, datetime
+from math import ceil
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+
+from infra.hub.embedded.records import RepoRecord
+from infra.hub.embedded.refusals import Refusal
+from infra.hub.embedded.routing import Call, check_need, page_routes, route
+from infra.hub.embedded.sending import send_file
+from infra.hub.embedded.state import HubState
+from infra.hub.embedded.users import Caller
+
+_MEDIA_TYPE = "application/vnd.git-lfs+json"
+
+
+def routes() -> list[BaseRoute]:
+    """The batch call, verify, and the places that signed links lead to."""
+    return [
+        route("/lfs/content/{sha256}", put_content, "PUT"),
+        route("/lfs/content/{sha256}", get_content, "GET"),
+        route("/lfs/parts/{upload}/{number}", put_part, "PUT"),
+        route("/lfs/parts/{upload}", complete, "POST"),
+        *page_routes(".git/info/lfs/objects/batch", batch, "POST", need="content"),
+        *page_routes(".git/info/lfs/verify", verify, "POST", need="write"),
+    ]
+
+
+def batch(call: Call) -> Response:
+    """For each object the links to send or get it; no links when it is there already."""
+    fields = call.fields()
+    operation = fields.get("operation")
+    objects = [(str(o.get("oid")), int(o.get("size", -1))) for o in fields.get("objects", [])]
+    if operation == "upload":
+        check_need(call.state, call.caller, call.repo, "write")
+    elif operation != "download":
+        raise Refusal(400, f"Unknown LFS operation {operation!r}")
+    parts = "multipart" in fields.get("transfers", [])
+    made = [_upload(call, oid, size, parts) if operation == "upload" else _download(call, oid, size) for oid, size in objects]
+    used_parts = any("chunk_size" in o.get("actions", {}).get("upload", {}).get("header", {}) for o in made)
+    return JSONResponse({"transfer": "multipart" if used_parts else "basic", "objects": made}, media_type=_MEDIA_TYPE)
+
+
+def verify(call: Call) -> Response:
+    """The last word of an upload: it is there, whole."""
+    fields = call.fields()
+    oid, size = str(fields.get("oid")), fields.get("size")
+    if call.state.lfs.size(oid) != size or not call.state.catalogue.has_lfs(call.repo.uid, oid):
+        raise Refusal(404, f"LFS object {oid} of {size} bytes was not uploaded")
+    return JSONResponse({"message": "ok"}, media_type=_MEDIA_TYPE)
+
+
+async def put_content(call: Call) -> Response:
+    """One whole file by a signed link."""
+    values = _signed(call)
+    sha256 = call.param("sha256")
+    await call.state.lfs.receive(sha256, int(values["size"]), call.request.stream())
+    await run_in_threadpool(call.state.catalogue.link_lfs, values["repo"], sha256, now())
+    return Response(status_code=200, headers={"ETag": f'"{sha256}"'})
+
+
+async def get_content(call: Call) -> Response:
+    """A file by a signed link."""
+    _signed(call)
+    sha256 = call.param("sha256")
+    return send_file(call.request, call.state.lfs.path(sha256), {"ETag": f'"{sha256}"'})
+
+
+async def put_part(call: Call) -> Response:
+    """One part of a file by a signed link."""
+    values = _signed(call)
+    offset, limit = int(values["offset"]), int(values["limit"])
+    etag = await call.state.lfs.receive_part(call.param("upload"), int(call.param("number")), offset, limit, call.request.stream())
+    return Response(status_code=200, headers={"ETag": f'"{etag}"'})
+
+
+def complete(call: Call) -> Response:
+    """All parts are sent: make them one file."""
+    values = _signed(call)
+    etags = {int(p["partNumber"]): str(p["etag"]) for p in call.fields().get("parts", [])}
+    call.state.lfs.complete_parts(call.param("upload"), values["sha256"], int(values["size"]), etags, int(values["parts"]))
+    call.state.catalogue.link_lfs(values["repo"], values["sha256"], now())
+    return JSONResponse({"success": True}, media_type=_MEDIA_TYPE)
+
+
+def can_name(state: HubState, caller: Caller, repo: RepoRecord, sha256: str) -> bool:
+    """Whether a commit to `repo` may name this file: it was sent there, or the caller can read it elsewhere.
+
+    Knowing a hash must not be enough to get somebody else's private file.
+    """
+    if state.lfs.size(sha256) is None:
+        return False
+    if state.catalogue.has_lfs(repo.uid, sha256):
+        return True
+    for other in state.catalogue.repos_with_lfs(sha256):
+        try:
+            if state.users.may_read(caller, other):
+                check_need(state, caller, other, "content")
+                state.catalogue.link_lfs(repo.uid, sha256, now())
+                return True
+        except Refusal:
+            continue
+    return False
+
+
+def now() -> str:
+    """The time as the Hub writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def _upload(call: Call, oid: str, size: int, parts: bool) -> dict[str, Any]:
+    state, answer = call.state, {"oid": oid, "size": size}
+    state.lfs.path(oid)
+    if size < 0:
+        raise Refusal(422, f"Invalid size {size} of LFS object {oid}")
+    if state.lfs.size(oid) == size and can_name(state, call.caller, call.repo, oid):
+        return answer
+    verify_href = f"{state.endpoint}/{call.repo.url_path}.git/info/lfs/verify"
+    if parts and size >= state.options.multipart_bytes:
+        upload = _part_links(state, call.repo, oid, size)
+    else:
+        upload = {"href": state.sign(f"/lfs/content/{oid}", repo=call.repo.uid, size=size, method="PUT")}
+    return {**answer, "authenticated": True, "actions": {"upload": upload, "verify": {"href": verify_href}}}
+
+
+def _part_links(state: HubState, repo: RepoRecord, oid: str, size: int) -> dict[str, Any]:
+    step = state.options.part_bytes
+    count = ceil(size / step)
+    upload = state.lfs.begin_parts()
+    header = {"chunk_size": str(step)}
+    for number in range(1, count + 1):
+        offset = (number - 1) * step
+        header[str(number)] = state.sign(f"/lfs/parts/{upload}/{number}", offset=offset, limit=min(step, size - offset), method="PUT")
+    return {"href": state.sign(f"/lfs/parts/{upload}", repo=repo.uid, sha256=oid, size=size, parts=count, method="POST"), "header": header}
+
+
+def _download(call: Call, oid: str, size: int) -> dict[str, Any]:
+    if not call.state.catalogue.has_lfs(call.repo.uid, oid) or call.state.lfs.size(oid) is None:
+        return {"oid": oid, "size": size, "error": {"code": 404, "message": "Object does not exist"}}
+    href = call.state.sign(f"/lfs/content/{oid}", method="GET")
+    return {"oid": oid, "size": size, "authenticated": True, "actions": {"download": {"href": href}}}
+
+
+def _signed(call: Call) -> dict[str, str]:
+    values = call.state.check_signature(call.request.scope["path"], dict(call.request.query_params))
+    if values.get("method") != call.request.method:
+        raise Refusal(403, "This link is for another method")
+    if "repo" in values and call.state.catalogue.by_uid(values["repo"]) is None:
+        raise Refusal(404, "The repository of this link is gone", "RepoNotFound")
+    return values
