@@ -1,6 +1,7 @@
 """Who may do what: users, tokens with roles, organisations and their members, from a TOML file.
 
     default = "alice"                        # whose first write token the server prints; the first user if left out
+    open_namespaces = false                  # true: every user may write into any namespace that is nobody's
 
     [users.alice]
     tokens = [{ name = "laptop", role = "write" }]                      # no `token`: one is made and kept under the root
@@ -104,7 +105,7 @@ class Users:
         default = data.get("default", next(iter(users)))
         if default not in users:
             raise BadInput(f"{file}: default = {default!r} is none of the users {sorted(users)}.")
-        return cls(list(users), tokens, organisations, default, open_namespaces=False)
+        return cls(list(users), tokens, organisations, default, open_namespaces=data.get("open_namespaces") is True)
 
     def caller(self, token: str | None) -> Caller | None:
         """The caller of a token; anonymous without one; None when the token is unknown."""
