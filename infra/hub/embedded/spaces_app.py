@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -105,7 +104,7 @@ class App:
             self.log.write(rest.decode(errors="replace"))
 
 
-def app_environment(repo_id: str, address: str, endpoint: str, home: Path) -> dict[str, str]:
+def app_environment(repo_id: str, sha: str, address: str, endpoint: str, home: Path) -> dict[str, str]:
     """What an app sees: nothing of the hub's own secrets, and a home of its own, so that no login of the person's is found there."""
     home.mkdir(parents=True, exist_ok=True)
     owner, name = repo_id.split("/")
@@ -118,17 +117,13 @@ def app_environment(repo_id: str, address: str, endpoint: str, home: Path) -> di
         "SPACE_HOST": address.removeprefix("http://"),
         "SPACE_AUTHOR_NAME": owner,
         "SPACE_REPO_NAME": name,
+        "SPACE_COMMIT_SHA": sha,  # ours: the real service doesn't tell an app its commit
         "HF_ENDPOINT": endpoint,
         "HF_HUB_DISABLE_XET": "1",  # this hub speaks LFS only
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
-
-
-def address_name(repo_id: str) -> str:
-    """The subdomain that the real service would give: `ns-name`."""
-    return re.sub(r"[^a-z0-9]+", "-", repo_id.lower()).strip("-")
 
 
 def free_port() -> int:

@@ -10,7 +10,6 @@ from typing import Any
 
 from infra.hub.embedded.git_store import MAIN
 from infra.hub.embedded.records import RepoRecord
-from infra.hub.embedded.spaces_app import address_name
 from infra.hub.embedded.spaces_runtime import DeployMode, SpaceRuntime
 from infra.hub.embedded.spaces_settings import Entry
 from infra.hub.embedded.state import HubState
@@ -59,10 +58,9 @@ class SpaceHost:
         return found
 
     def fields(self, repo: RepoRecord) -> dict[str, Any]:
-        """What the repository's info says beyond git: `host`, `subdomain`, `runtime`."""
+        """The runtime for the repository's info, with the address where the Space is reached."""
         found = self._spaces.get(repo.uid)
-        subdomain = {"subdomain": address_name(repo.repo_id)}
-        return subdomain | ({"host": found.address, "runtime": found.runtime()} if found else {"runtime": {"stage": "BUILDING"}})
+        return found.runtime() | {"host": found.address} if found else {"stage": "BUILDING", "hardware": {"current": None, "requested": None}}
 
     def head(self, repo: RepoRecord) -> str | None:
         """The commit of main."""

@@ -50,6 +50,16 @@ class SpaceRuntime:
         return self._serving.sha if self._serving else None
 
     @property
+    def has_app(self) -> bool:
+        """Whether there is a build that could run."""
+        return self._build is not None and self._build.sha == self.wanted_sha
+
+    @property
+    def is_static(self) -> bool:
+        """Whether it is files only."""
+        return self._build is not None and self._build.card.sdk == "static"
+
+    @property
     def sleep_seconds(self) -> int | None:
         """How long without a visit until it sleeps; None: never."""
         seconds = self.settings.sleep_seconds or DEFAULT_SLEEP_SECONDS
@@ -157,7 +167,7 @@ class SpaceRuntime:
         self.stage = "RUNNING_APP_STARTING" if self._serving else "APP_STARTING"
         self.run_log = LogBook()
         self.run_log.write(f"===== Application Startup of {self.repo_id} at {build.sha} =====")
-        environment = app_environment(self.repo_id, self.address, self.endpoint, self.home / "user") | self.settings.environment()
+        environment = app_environment(self.repo_id, build.sha, self.address, self.endpoint, self.home / "user") | self.settings.environment()
         app = await App.start(build.folder, build.card, build.sha, environment, self.run_log)
         try:
             await app.ready(build.card.startup_seconds)
