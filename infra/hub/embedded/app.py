@@ -21,7 +21,7 @@ How another module joins (Spaces, later Jobs, webhooks, Endpoints, token exchang
 
 import errno
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -36,8 +36,9 @@ from starlette.types import ASGIApp
 
 from infra.hub.embedded import auth, cards, commits, lfs, refs, repos, resolve, trees
 from infra.hub.embedded.middleware import Outermost
+from infra.hub.embedded.records import KINDS, RepoKind
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import refusal_response
+from infra.hub.embedded.routing import caller_of, find_repo, refusal_response
 from infra.hub.embedded.state import HubState
 
 EXTENSIONS = ("infra.hub.embedded.spaces_routes",)
@@ -60,7 +61,7 @@ def create_app(state: HubState) -> ASGIApp:
     return Outermost(app, state.root / "access.log", state.options)
 
 
-def _lifespan(state: HubState) -> Callable[[Starlette], object]:
+def _lifespan(state: HubState) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         state.events.start()
@@ -75,14 +76,33 @@ def _lifespan(state: HubState) -> Callable[[Starlette], object]:
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return refusal_response(error)
+    return refusal_response(error) if isinstance(error, Refusal) else _failed(request, error)
 
 
 def _unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+    if not isinstance(error, HTTPException):
+        return _failed(request, error)
+    try:
+        if error.status_code == 404:
+            _refuse_unknown_repo(request)
+    except Refusal as refusal:
+        return refusal_response(refusal)
     message = "Sorry, we can't find the page you are looking for." if error.status_code == 404 else str(error.detail)
     return refusal_response(Refusal(error.status_code, message))
+
+
+def _refuse_unknown_repo(request: Request) -> None:
+    """`gpt2/resolve/main/config.json` and other routes of repositories that don't exist: the clients look for RepoNotFound."""
+    segments = request.scope["path"].strip("/").split("/")
+    kind: RepoKind
+    if segments[0] == "api" and len(segments) > 2 and segments[1] in KINDS:
+        kind, rest = KINDS[segments[1]], segments[2:]
+    elif "resolve" in segments:
+        kind, rest = ("dataset" if segments[0] == "datasets" else "space" if segments[0] == "spaces" else "model"), segments
+    else:
+        return
+    state: HubState = request.app.state.hub
+    find_repo(state, caller_of(request, state), kind, "/".join(rest[:2]))
 
 
 def _failed(request: Request, error: Exception) -> Response:

@@ -19,8 +19,7 @@ def routes() -> list[BaseRoute]:
 
 def whoami(call: Call) -> Response:
     """The caller, their organisations and their token's role."""
-    token = call.caller.token
-    assert token is not None
+    token = call.token
     access = {"displayName": token.name, "role": token.role, "createdAt": "2026-01-01T00:00:00.000Z"}
     if token.role == "fineGrained":
         access["fineGrained"] = {"canReadGatedRepos": False, "global": [], "scoped": [_scope(on, may) for on, may in token.scopes]}  # type: ignore[assignment]

@@ -28,7 +28,7 @@ def front_matter(text: str) -> dict[str, Any] | None:
     """The YAML block at the head of a card; None when there is none, or none that is a mapping."""
     block = _block(text)
     try:
-        data = yaml.load(block, Loader=_loader()) if block is not None else None
+        data = _read(block) if block is not None else None
     except yaml.YAMLError:
         return None
     return data if isinstance(data, dict) else None
@@ -40,7 +40,7 @@ def card_problems(text: str, kind: str) -> tuple[list[str], list[str]]:
     if block is None:
         return [], ["empty or missing yaml metadata in repo card"]
     try:
-        data = yaml.load(block, Loader=_loader())
+        data = _read(block)
     except yaml.YAMLError as error:
         return [f"Invalid YAML in the metadata block: {str(error).splitlines()[0]}"], []
     if data is None:
@@ -85,5 +85,5 @@ def _block(text: str) -> str | None:
     return None
 
 
-def _loader() -> type[yaml.SafeLoader]:
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _read(block: str) -> Any:
+    return yaml.load(block, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe loaders; the C one is 10 times faster

@@ -21,7 +21,6 @@ CREATE INDEX IF NOT EXISTS lfs_by_hash ON lfs (sha256);
 CREATE TABLE IF NOT EXISTS documents (uid TEXT NOT NULL REFERENCES repos ON DELETE CASCADE, kind TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL,
     PRIMARY KEY (uid, kind, key));
 """
-_COLUMNS = "uid, kind, namespace, name, visibility, gated, created_at, sdk"
 
 
 class Catalogue:
@@ -59,27 +58,26 @@ class Catalogue:
                 return False
             connection.execute("DELETE FROM moved WHERE key = ?", (key,))
             values = (repo.uid, repo.kind, repo.namespace, repo.name, repo.visibility, repo.gated, repo.created_at, repo.sdk, key)
-            connection.execute(f"INSERT INTO repos ({_COLUMNS}, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            connection.execute("INSERT INTO repos VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             return True
 
     def find(self, kind: RepoKind, repo_id: str) -> tuple[RepoRecord, bool] | None:
         """The repository of a name, whatever its case, and whether the name is one it had before a move."""
         key = key_of(kind, repo_id)
-        if row := self._one(f"SELECT {_COLUMNS} FROM repos WHERE key = ?", key):
-            return RepoRecord(*row), False
-        if row := self._one(f"SELECT {_COLUMNS} FROM repos WHERE uid = (SELECT uid FROM moved WHERE key = ?)", key):
-            return RepoRecord(*row), True
+        if row := self._one("SELECT * FROM repos WHERE key = ?", key):
+            return _record(row), False
+        if row := self._one("SELECT * FROM repos WHERE uid = (SELECT uid FROM moved WHERE key = ?)", key):
+            return _record(row), True
         return None
 
     def by_uid(self, uid: str) -> RepoRecord | None:
         """The repository of a uid, as it is now."""
-        row = self._one(f"SELECT {_COLUMNS} FROM repos WHERE uid = ?", uid)
-        return RepoRecord(*row) if row else None
+        row = self._one("SELECT * FROM repos WHERE uid = ?", uid)
+        return _record(row) if row else None
 
     def all(self, kind: RepoKind | None = None) -> list[RepoRecord]:
         """Every repository, newest first."""
-        where, values = ("WHERE kind = ?", (kind,)) if kind else ("", ())
-        return [RepoRecord(*row) for row in self._rows(f"SELECT {_COLUMNS} FROM repos {where} ORDER BY created_at DESC, rowid DESC", *values)]
+        return [_record(row) for row in self._rows("SELECT * FROM repos WHERE kind = coalesce(?, kind) ORDER BY created_at DESC, rowid DESC", kind)]
 
     def change(self, uid: str, *, visibility: str | None = None, gated: str | None = None) -> None:
         """Change settings."""
@@ -121,8 +119,7 @@ class Catalogue:
 
     def repos_with_lfs(self, sha256: str) -> list[RepoRecord]:
         """All repositories that may name this large file."""
-        columns = ", ".join(f"repos.{c.strip()}" for c in _COLUMNS.split(","))
-        return [RepoRecord(*row) for row in self._rows(f"SELECT {columns} FROM repos JOIN lfs USING (uid) WHERE lfs.sha256 = ?", sha256)]
+        return [_record(row) for row in self._rows("SELECT repos.* FROM repos JOIN lfs ON lfs.uid = repos.uid WHERE lfs.sha256 = ?", sha256)]
 
     def lfs_of(self, uid: str) -> list[tuple[str, str]]:
         """(sha256, pushed at) of all large files of a repository."""
@@ -153,6 +150,10 @@ class Catalogue:
     def _one(self, statement: str, *values: object) -> Any:
         with self._lock:
             return self._connection.execute(statement, values).fetchone()
+
+
+def _record(row: Any) -> RepoRecord:
+    return RepoRecord(*row[:8])  # all columns but the key, in the table's order
 
 
 def key_of(kind: RepoKind, repo_id: str) -> str:

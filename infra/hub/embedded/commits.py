@@ -8,19 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pygit2
-from pygit2.enums import FileMode
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from infra.hub.embedded.git_store import MAIN, parse_pointer, pointer_text
+from infra.hub.embedded.git_store import Files, parse_pointer, pointer_text
 from infra.hub.embedded.lfs import can_name
 from infra.hub.embedded.paths import Patterns, checked_path
 from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found
 from infra.hub.embedded.routing import Call, check_need, repo_routes
 
 REGULAR_LIMIT_BYTES = 10 << 20
-LINE_LIMIT_BYTES = 256 << 20
+LINE_LIMIT_BYTES = 48 << 20  # base64 of 36 MB; clients send what is larger than 10 MB by LFS
 
 
 def routes() -> list[BaseRoute]:
@@ -47,19 +46,12 @@ class Change:
 
     def apply(self, repo: pygit2.Repository, index: pygit2.Index) -> None:
         """Do the operations in their order."""
+        files = Files(index)
         for action, path, oid in self.operations:
             if action == "set":
-                _clear_the_way(index, path)
-                index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=oid), FileMode.BLOB))
-                continue
-            doomed = _below(index, path) if action == "delete folder" else [path]
-            try:
-                if not doomed:
-                    raise OSError
-                for name in doomed:
-                    index.remove(name)
-            except OSError:
-                raise entry_not_found(f"A file with this name doesn't exist: {path}") from None
+                files.set(path, oid)
+            elif not (files.remove_folder(path) if action == "delete folder" else files.remove(path)):
+                raise entry_not_found(f"A file with this name doesn't exist: {path}")
 
 
 def preupload(call: Call) -> Response:
@@ -73,7 +65,7 @@ def preupload(call: Call) -> Response:
         ignored_text = (git.read_file(uid, sha, ".gitignore") or b"").decode(errors="replace")
     ignored = Patterns.ignore(str(ignored_text))
     answer = []
-    for file in fields.get("files", []):
+    for file in call.rows("files"):
         path = checked_path(file.get("path"), 422)
         entry = git.entry(uid, sha, path)
         oid = (entry.lfs.sha256 if entry.lfs else entry.oid) if entry and entry.type == "file" else None
@@ -169,35 +161,21 @@ def _store_pointer(call: Call, path: str, value: dict[str, Any]) -> str:
     sha256 = str(value.get("oid"))
     if value.get("algo", "sha256") != "sha256" or not can_name(call.state, call.caller, call.repo, sha256):
         raise Refusal(400, f"LFS pointer {path} points to a file that was not uploaded: {sha256[:80]}")
-    size = call.state.lfs.size(sha256)
-    assert size is not None
+    size = call.state.lfs.path(sha256).stat().st_size
     if value.get("size") not in (None, size):
         raise Refusal(400, f"LFS pointer {path} says {value['size']} bytes; {size} were uploaded")
     return call.state.git.write_blob(call.repo.uid, pointer_text(sha256, size))
 
 
 def _upload_mode(attributes: Patterns, path: str, file: dict[str, Any]) -> str:
-    size = int(file.get("size") or 0)
-    if size == 0:
+    size = file.get("size")
+    if not isinstance(size, int) or size <= 0:
         return "regular"
-    sample = base64.b64decode(file.get("sample") or "")
+    try:
+        sample = base64.b64decode(str(file.get("sample") or ""))
+    except binascii.Error:
+        raise Refusal(400, f"The sample of {path} is not valid base64") from None
     return "lfs" if size > REGULAR_LIMIT_BYTES or b"\0" in sample or attributes.match(path) else "regular"
-
-
-def _clear_the_way(index: pygit2.Index, path: str) -> None:
-    """A file takes the place of a folder and the other way round."""
-    for name in _below(index, path):
-        index.remove(name)
-    segments = path.split("/")
-    for depth in range(1, len(segments)):
-        ancestor = "/".join(segments[:depth])
-        if ancestor in index:
-            index.remove(ancestor)
-
-
-def _below(index: pygit2.Index, folder: str) -> list[str]:
-    prefix = f"{folder}/"
-    return [entry.path for entry in index if entry.path.startswith(prefix)]
 
 
 async def _lines(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -217,6 +195,3 @@ async def _lines(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             raise Refusal(413, f"One file of a commit is larger than {LINE_LIMIT_BYTES >> 20} MB; send it by LFS")
     if line := b"".join(pending).strip():
         yield line
-
-
-__all__ = ["MAIN", "Change", "commit_answer", "make_commit", "routes"]

@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ import pygit2
 from pygit2.enums import FileMode, SortMode
 
 from infra.hub.embedded.records import CommitRecord, Entry, LfsPointer
-from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found, stale_parent
+from infra.hub.embedded.refusals import Refusal, entry_not_found, repo_not_found, revision_not_found, stale_parent
 
 _POINTER = re.compile(rb"^version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d{1,19})\n$")
 _SHA = re.compile(r"^[0-9a-f]{4,40}$")
@@ -36,13 +36,53 @@ def parse_pointer(data: bytes) -> LfsPointer | None:
     return LfsPointer(match[1].decode(), int(match[2])) if match else None
 
 
+class Files:
+    """A tree's files while one commit is being made."""
+
+    def __init__(self, index: pygit2.Index) -> None:
+        self._index = index
+        self._folders: Counter[str] = Counter()
+        for entry in index:
+            self._folders.update(_ancestors(entry.path))
+
+    def set(self, path: str, oid: str) -> None:
+        """Write a file; it takes the place of a folder of that name, or of a file where it needs a folder."""
+        if path in self._folders:
+            self.remove_folder(path)
+        for ancestor in _ancestors(path):
+            self.remove(ancestor)
+        if path not in self._index:
+            self._folders.update(_ancestors(path))
+        self._index.add(pygit2.IndexEntry(path, pygit2.Oid(hex=oid), FileMode.BLOB))
+
+    def remove(self, path: str) -> bool:
+        """Take a file away; False when there is none."""
+        if path not in self._index:
+            return False
+        self._index.remove(path)
+        for ancestor in _ancestors(path):
+            self._folders[ancestor] -= 1
+            if not self._folders[ancestor]:
+                del self._folders[ancestor]
+        return True
+
+    def remove_folder(self, folder: str) -> bool:
+        """Take all files below a folder away; False when there are none."""
+        if folder not in self._folders:
+            return False
+        for path in [entry.path for entry in self._index if entry.path.startswith(f"{folder}/")]:
+            self.remove(path)
+        return True
+
+
 class GitStore:
     """All bare repositories under one folder, by uid."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.root.mkdir(parents=True, exist_ok=True)
-        self._locks: dict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: dict[str, threading.RLock] = {}
+        self._locks_guard = threading.Lock()
         settings = pygit2.Settings()
         settings.enable_fsync_gitdir(True)
         settings.owner_validation = False
@@ -56,7 +96,7 @@ class GitStore:
             index.add(pygit2.IndexEntry(path, repo.create_blob(content), FileMode.BLOB))
         signature = _signature(author)
         sha = repo.create_commit(MAIN, signature, signature, message, index.write_tree(repo), [])
-        os.rename(building, self.root / f"{uid}.git")
+        building.rename(self.root / f"{uid}.git")
         _sync_folder(self.root)
         return str(sha)
 
@@ -64,11 +104,10 @@ class GitStore:
         """Take a repository away at once; its bytes are deleted afterwards."""
         dead = self.root / f"dead-{uuid.uuid4().hex}"
         try:
-            os.rename(self.root / f"{uid}.git", dead)
+            (self.root / f"{uid}.git").rename(dead)
         except FileNotFoundError:
             return
         shutil.rmtree(dead, ignore_errors=True)
-        self._locks.pop(uid, None)
 
     def sweep(self, known: set[str]) -> None:
         """Delete what a killed process left: half-made, half-deleted and unlisted repositories."""
@@ -78,11 +117,17 @@ class GitStore:
 
     def open(self, uid: str) -> pygit2.Repository:
         """A handle of one's own: libgit2's are not to be shared between threads."""
-        return pygit2.Repository(str(self.root / f"{uid}.git"))
+        try:
+            return pygit2.Repository(str(self.root / f"{uid}.git"))
+        except pygit2.GitError:
+            if (self.root / f"{uid}.git").exists():
+                raise
+            raise repo_not_found(anonymous=False) from None  # deleted while this request was on its way
 
     def lock(self, uid: str) -> threading.RLock:
         """Held while a repo's refs move, so that events leave in the order of the moves."""
-        return self._locks[uid]
+        with self._locks_guard:
+            return self._locks.setdefault(uid, threading.RLock())
 
     def write_blob(self, uid: str, content: bytes) -> str:
         """Store content; unreachable until a commit names it."""
@@ -123,10 +168,10 @@ class GitStore:
     def entries(self, uid: str, sha: str, folder: str = "", recursive: bool = False) -> Iterator[Entry]:
         """The entries below a folder in git's order; EntryNotFound when it isn't one."""
         repo = self.open(uid)
-        tree: pygit2.Object = repo[sha].peel(pygit2.Tree)
+        tree: pygit2.Tree | pygit2.Object = repo[sha].peel(pygit2.Tree)
         if folder:
             try:
-                tree = tree / folder  # type: ignore[operator]
+                tree = repo[sha].peel(pygit2.Tree) / folder
             except (KeyError, ValueError):
                 raise entry_not_found(f'"{folder}" does not exist on this revision') from None
         if not isinstance(tree, pygit2.Tree):
@@ -135,9 +180,7 @@ class GitStore:
 
     def read(self, uid: str, oid: str) -> bytes:
         """A blob's bytes."""
-        blob = self.open(uid)[oid]
-        assert isinstance(blob, pygit2.Blob)
-        return blob.data
+        return self.open(uid)[oid].peel(pygit2.Blob).data
 
     def read_file(self, uid: str, sha: str, path: str) -> bytes | None:
         """A regular file's bytes at a commit, or None."""
@@ -172,7 +215,7 @@ class GitStore:
             index.read_tree(repo[start].peel(pygit2.Tree))
             change(repo, index)
             signature = _signature(author)
-            new = repo.create_commit(None, signature, signature, message, index.write_tree(repo), [pygit2.Oid(hex=start)])  # type: ignore[arg-type]
+            new = repo.create_commit(None, signature, signature, message, index.write_tree(repo), [pygit2.Oid(hex=start)])
             self._move(repo, ref, old, str(new))
             moved(old, str(new))
             return str(new)
@@ -245,8 +288,17 @@ class GitStore:
             reference.set_target(pygit2.Oid(hex=new))  # libgit2 compares with the value read above
         except pygit2.AlreadyExistsError:
             raise Refusal(409, f"Reference {ref} already exists") from None
+        except pygit2.GitError as error:
+            if "collides" in str(error) or "is a directory" in str(error) or "exists" in str(error):
+                raise Refusal(409, f"Reference {ref} can't be made beside those that exist: {error}") from None
+            raise
         except (KeyError, ValueError) as error:
             raise Refusal(400, f"Invalid reference name {ref!r}: {error}") from None
+
+
+def _ancestors(path: str) -> list[str]:
+    segments = path.split("/")
+    return ["/".join(segments[:depth]) for depth in range(1, len(segments))]
 
 
 def _signature(author: str) -> pygit2.Signature:
@@ -264,9 +316,9 @@ def _sync_folder(folder: Path) -> None:
 def _entry(repo: pygit2.Repository, path: str, found: pygit2.Object) -> Entry:
     if isinstance(found, pygit2.Tree):
         return Entry("directory", path, str(found.id))
-    assert isinstance(found, pygit2.Blob)
-    pointer = parse_pointer(found.data) if found.size < 200 else None
-    return Entry("file", path, str(found.id), pointer.size if pointer else found.size, found.size if pointer else 0, pointer)
+    blob = found.peel(pygit2.Blob)
+    pointer = parse_pointer(blob.data) if blob.size < 200 else None
+    return Entry("file", path, str(blob.id), pointer.size if pointer else blob.size, blob.size if pointer else 0, pointer)
 
 
 def _walk(repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[Entry]:

@@ -34,12 +34,12 @@ def batch(call: Call) -> Response:
     """For each object the links to send or get it; no links when it is there already."""
     fields = call.fields()
     operation = fields.get("operation")
-    objects = [(str(o.get("oid")), int(o.get("size", -1))) for o in fields.get("objects", [])]
+    objects = [(str(o.get("oid")), _whole(o.get("size"))) for o in call.rows("objects")]
     if operation == "upload":
         check_need(call.state, call.caller, call.repo, "write")
     elif operation != "download":
         raise Refusal(400, f"Unknown LFS operation {operation!r}")
-    parts = "multipart" in fields.get("transfers", [])
+    parts = "multipart" in (fields.get("transfers") or [])
     made = [_upload(call, oid, size, parts) if operation == "upload" else _download(call, oid, size) for oid, size in objects]
     used_parts = any("chunk_size" in o.get("actions", {}).get("upload", {}).get("header", {}) for o in made)
     return JSONResponse({"transfer": "multipart" if used_parts else "basic", "objects": made}, media_type=_MEDIA_TYPE)
@@ -81,7 +81,7 @@ async def put_part(call: Call) -> Response:
 def complete(call: Call) -> Response:
     """All parts are sent: make them one file."""
     values = _signed(call)
-    etags = {int(p["partNumber"]): str(p["etag"]) for p in call.fields().get("parts", [])}
+    etags = {_whole(p.get("partNumber")): str(p.get("etag")) for p in call.rows("parts")}
     call.state.lfs.complete_parts(call.param("upload"), values["sha256"], int(values["size"]), etags, int(values["parts"]))
     call.state.catalogue.link_lfs(values["repo"], values["sha256"], now())
     return JSONResponse({"success": True}, media_type=_MEDIA_TYPE)
@@ -136,6 +136,10 @@ def _part_links(state: HubState, repo: RepoRecord, oid: str, size: int) -> dict[
         offset = (number - 1) * step
         header[str(number)] = state.sign(f"/lfs/parts/{upload}/{number}", offset=offset, limit=min(step, size - offset), method="PUT")
     return {"href": state.sign(f"/lfs/parts/{upload}", repo=repo.uid, sha256=oid, size=size, parts=count, method="POST"), "header": header}
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else -1
 
 
 def _download(call: Call, oid: str, size: int) -> dict[str, Any]:

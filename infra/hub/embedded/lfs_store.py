@@ -1,6 +1,5 @@
 """Large files by the SHA-256 of their content: written beside, hashed, synced, then renamed into place."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -43,18 +42,19 @@ class LfsStore:
         temporary = self.incoming / uuid.uuid4().hex
         digest = hashlib.sha256()
         received = 0
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         try:
-            with open(temporary, "wb", buffering=0) as file:
-                async for block in blocks(stream):
-                    received += len(block)
-                    if received > size:
-                        raise Refusal(400, f"More than the announced {size} bytes were sent for {sha256}")
-                    await run_in_threadpool(_write_and_hash, file.fileno(), block, digest)
-                if received != size or digest.hexdigest() != sha256:
-                    raise Refusal(400, f"Content doesn't match: expected {sha256} of {size} bytes, got {digest.hexdigest()} of {received}")
-                await run_in_threadpool(os.fsync, file.fileno())
+            async for block in blocks(stream):
+                if received + len(block) > size:
+                    raise Refusal(400, f"More than the announced {size} bytes were sent for {sha256}")
+                await run_in_threadpool(_write_at, descriptor, block, received, digest)
+                received += len(block)
+            if received != size or digest.hexdigest() != sha256:
+                raise Refusal(400, f"Content doesn't match: expected {sha256} of {size} bytes, got {digest.hexdigest()} of {received}")
+            await run_in_threadpool(os.fsync, descriptor)
             await run_in_threadpool(self._keep, temporary, sha256)
         finally:
+            os.close(descriptor)
             temporary.unlink(missing_ok=True)
 
     def begin_parts(self) -> str:
@@ -95,7 +95,7 @@ class LfsStore:
             if etags.get(number, "").strip('"') != stored:
                 raise Refusal(400, f"The ETag of part {number} is not the one it was stored with")
         content = folder / "content"
-        with open(content, "rb") as file:
+        with content.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256 or content.stat().st_size != size:
             raise Refusal(400, f"Content doesn't match: expected {sha256} of {size} bytes, got {digest} of {content.stat().st_size}")
@@ -123,7 +123,7 @@ class LfsStore:
     def _keep(self, temporary: Path, sha256: str) -> None:
         final = self.path(sha256)
         final.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, final)
+        temporary.replace(final)
         for folder in (final.parent, final.parent.parent, self.root):
             descriptor = os.open(folder, os.O_RDONLY)
             try:
@@ -146,21 +146,10 @@ async def blocks(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield b"".join(pending)
 
 
-def _write_and_hash(descriptor: int, block: bytes, digest: "hashlib._Hash") -> None:
-    _write_all(descriptor, block, None)
-    digest.update(block)
-
-
 def _write_at(descriptor: int, block: bytes, position: int, digest: "hashlib._Hash") -> None:
-    _write_all(descriptor, block, position)
-    digest.update(block)
-
-
-def _write_all(descriptor: int, block: bytes, position: int | None) -> None:
     view = memoryview(block)
     while view:
-        written = os.write(descriptor, view) if position is None else os.pwrite(descriptor, view, position)
-        if written == 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        position = None if position is None else position + written
+        written = os.pwrite(descriptor, view, position)
+        position += written
         view = view[written:]
+    digest.update(block)

@@ -1,10 +1,13 @@
 """Around every request: a request id, raw path segments, rate limits, one line in the access log."""
 
 import json
+import os
+import re
 import threading
 import time
 import uuid
 from collections.abc import MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +20,15 @@ from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import SLASH, refusal_response
 from infra.hub.embedded.state import Options
 
+LOOPBACK_HOST = re.compile(r"^(?:127\.\d+\.\d+\.\d+|(?:[a-z0-9-]+\.)*localhost|\[::1\]|)(?::\d+)?$", re.IGNORECASE)
+
 
 class Outermost:
     """Plain ASGI, so that streams pass through untouched."""
 
     def __init__(self, app: ASGIApp, log_file: Path, options: Options) -> None:
         self.app = app
-        self._log = open(log_file, "a", buffering=1)  # noqa: SIM115 - open as long as the server
+        self._log = os.open(log_file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self._limiter = RateLimiter(options.rate_limit, options.rate_window_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,6 +39,8 @@ class Outermost:
         began, request_id, status = time.monotonic(), uuid.uuid4().hex, 0
         scope["path"] = split_then_decode(scope)
         limit_headers, refusal = self._limiter.take(scope)
+        if not LOOPBACK_HOST.match(header(scope, b"host")):
+            refusal = Refusal(403, "This Hub answers to loopback names only")  # a web page that points its own name at 127.0.0.1
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -61,7 +68,8 @@ class Outermost:
             "seconds": round(seconds, 4),
             "request_id": request_id,
         }
-        self._log.write(json.dumps(line) + "\n")
+        with suppress(OSError):  # a full disk must not turn an answer into an error
+            os.write(self._log, (json.dumps(line) + "\n").encode())
 
 
 class RateLimiter:
@@ -77,7 +85,7 @@ class RateLimiter:
         if not self.limit:
             return {}, None
         bucket = "api" if scope["path"].startswith("/api/") else "resolvers" if "/resolve/" in scope["path"] else "pages"
-        caller = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"), "")
+        caller = header(scope, b"authorization")
         now = time.monotonic()
         with self._lock:
             started, used = self._used.get((bucket, caller), (now, 0))
@@ -90,6 +98,11 @@ class RateLimiter:
             "RateLimit-Policy": f'"fixed window";"{bucket}";q={self.limit};w={self.window_seconds}',
         }
         return headers, Refusal(429, "Too many requests: you have reached your rate limit") if used >= self.limit else None
+
+
+def header(scope: MutableMapping[str, Any], name: bytes) -> str:
+    """The first header of this (lower-case) name, or nothing."""
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
 
 
 def split_then_decode(scope: MutableMapping[str, Any]) -> str:

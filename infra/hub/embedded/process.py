@@ -40,19 +40,24 @@ class EmbeddedHub:
         self.token = token
 
     @classmethod
-    def start(cls, root: Path, users: Path | None = None, port: int = 0, **options: int) -> Self:
-        """Start a Hub on `root` and wait until it answers. `options` are the fields of `state.Options`."""
+    def start(cls, root: Path, users: Path | None = None, port: int = 0, *, ends_with_parent: bool = False, **options: int) -> Self:
+        """Start a Hub on `root` and wait until it answers. `options` are the fields of `state.Options`.
+
+        With `ends_with_parent` it ends when this process does, even by SIGKILL; otherwise it stays until it is stopped.
+        """
         unknown = set(options) - {option.name for option in fields(Options)}
         if unknown:
             raise TypeError(f"unknown options {sorted(unknown)}; known are {[option.name for option in fields(Options)]}")
         root.mkdir(parents=True, exist_ok=True)
         arguments = [sys.executable, "-m", "infra.hub.embedded", "--port", str(port), "--root", str(root)]
         arguments += ["--users", str(users)] if users else []
+        arguments += ["--ends-with-stdin"] if ends_with_parent else []
         for name, value in options.items():
             arguments += ["--" + name.replace("_", "-"), str(value)]
         environment = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "HF_ENDPOINT", "PYTHONDONTWRITEBYTECODE")}
-        with open(root / "server.log", "ab") as log:
-            process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
+        stdin = subprocess.PIPE if ends_with_parent else subprocess.DEVNULL
+        with (root / "server.log").open("ab") as log:
+            process = subprocess.Popen(arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True)
         endpoint, token = _announced(process, root / "server.log")
         return cls(process, root, endpoint, token)
 
@@ -80,16 +85,19 @@ class EmbeddedHub:
                 self._process.wait(timeout_seconds)
             except subprocess.TimeoutExpired:
                 self.kill()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._close_pipes()
 
     def kill(self) -> None:
         """SIGKILL. Starting again on the same root finds everything that was answered."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
 
     def __enter__(self) -> Self:
         return self
@@ -100,8 +108,8 @@ class EmbeddedHub:
 
 def _announced(process: "subprocess.Popen[bytes]", log: Path) -> tuple[str, str]:
     """Read the two lines that the server prints when it is ready."""
-    assert process.stdout is not None
-    descriptor, seen, deadline = process.stdout.fileno(), b"", time.monotonic() + START_TIMEOUT_SECONDS
+    descriptor = process.stdout.fileno() if process.stdout else -1
+    seen, deadline = b"", time.monotonic() + START_TIMEOUT_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while seen.count(b"\n") < 2 and time.monotonic() < deadline:

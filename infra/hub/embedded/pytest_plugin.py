@@ -30,7 +30,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[EmbeddedHub]":
     """One Hub for the whole session, in a temporary folder."""
     from infra.hub.embedded.process import EmbeddedHub
 
-    with EmbeddedHub.start(tmp_path_factory.mktemp("hub")) as running:
+    with EmbeddedHub.start(tmp_path_factory.mktemp("hub"), ends_with_parent=True) as running:
         yield running
 
 

@@ -39,7 +39,7 @@ def list_refs(call: Call) -> Response:
 def create_branch(call: Call) -> Response:
     """A branch at `startingPoint`, by default at main's head."""
     branch = checked_ref_name(call.param("branch"), "branch")
-    start = (call.body or {}).get("startingPoint") or "main"
+    start = (call.fields() if call.body else {}).get("startingPoint") or "main"
     sha = call.state.git.resolve(call.repo.uid, str(start))
     with call.state.git.lock(call.repo.uid):
         call.state.git.set_ref(call.repo.uid, f"refs/heads/{branch}", None, sha)
@@ -86,7 +86,7 @@ def delete_tag(call: Call) -> Response:
 def list_commits(call: Call) -> Response:
     """The history of a revision, newest first."""
     sha = call.state.git.resolve(call.repo.uid, call.param("revision"))
-    start, size = int(call.query("cursor", "0") or 0), min(int(call.query("limit", "50") or 50), call.state.options.page_size)
+    start, size = call.number("cursor", 0), min(call.number("limit", 50), call.state.options.page_size)
     commits = list(islice(call.state.git.log(call.repo.uid, sha), start, start + size + 1))
     formatted = "formatted" in call.request.query_params.getlist("expand[]")
     answer = []

@@ -102,7 +102,7 @@ def _add(call: Call, repo: RepoRecord, fields: dict[str, Any]) -> Response:
 
 def _named_repo(call: Call, fields: dict[str, Any]) -> RepoRecord:
     repo_id = f"{fields.get('organization') or call.user}/{fields.get('name')}"
-    repo, is_old_name = find_repo(call.state, call.caller, _kind(fields), repo_id)
+    repo, _ = find_repo(call.state, call.caller, _kind(fields), repo_id)
     check_need(call.state, call.caller, repo, "write")
     return repo
 
@@ -111,7 +111,7 @@ def _kind(fields: dict[str, Any]) -> RepoKind:
     kind = fields.get("type") or "model"
     if kind not in _KINDS:
         raise Refusal(400, f"Invalid repo type {kind!r}: one of {', '.join(_KINDS)}")
-    return kind  # type: ignore[no-any-return]
+    return kind
 
 
 def _namespace(call: Call, name: object) -> str:
@@ -129,4 +129,4 @@ def _visibility(fields: dict[str, Any]) -> str | None:
         visibility = "private" if fields["private"] else "public"
     if visibility is not None and visibility not in _VISIBILITIES:
         raise Refusal(400, f"Invalid visibility {visibility!r}: one of {', '.join(_VISIBILITIES)}")
-    return visibility  # type: ignore[no-any-return]
+    return visibility

@@ -16,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from infra.errors import Bug
 from infra.hub.embedded.records import KINDS, URL_PREFIXES, RepoKind, RepoRecord
 from infra.hub.embedded.refusals import Refusal, repo_not_found
 from infra.hub.embedded.state import HubState
-from infra.hub.embedded.users import Caller
+from infra.hub.embedded.users import Caller, Token
 
 # Stands for an escaped slash inside one path segment (`refs%2Fpr%2F1`) until the route has been matched.
 SLASH = "\ue000"
@@ -39,8 +40,16 @@ class Call:
     @property
     def repo(self) -> RepoRecord:
         """The repository that the path names."""
-        assert self.record is not None
+        if self.record is None:
+            raise Bug(f"{self.request.url.path} was routed without a repository.")
         return self.record
+
+    @property
+    def token(self) -> Token:
+        """The caller's token where a user is needed."""
+        if self.caller.token is None:
+            raise Refusal(401, "Invalid username or password.")
+        return self.caller.token
 
     @property
     def user(self) -> str:
@@ -58,6 +67,18 @@ class Call:
     def flag(self, name: str) -> bool:
         """A query parameter that is a yes or no."""
         return self.query(name).lower() in ("1", "true")
+
+    def number(self, name: str, default: int) -> int:
+        """A query parameter that is a whole number; the default when it is something else."""
+        value = self.query(name)
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 12 else default
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """A field of the JSON body that has to be a list of objects."""
+        rows = self.fields().get(name, [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Refusal(400, f"{name} must be a list of JSON objects")
+        return rows
 
     def fields(self) -> dict[str, Any]:
         """The JSON body, which has to be an object."""
@@ -139,7 +160,7 @@ async def run(handler: Handler, call: Call) -> Response:
         return await handler(call)  # type: ignore[no-any-return]
     if call.request.method in ("POST", "PUT", "DELETE", "PATCH"):
         call = replace(call, body=await _json_body(call.request))
-    return await run_in_threadpool(handler, call)  # type: ignore[arg-type, return-value]
+    return await run_in_threadpool(handler, call)  # type: ignore[arg-type]
 
 
 def page_links(call: Call, cursor: int, more: bool) -> dict[str, str]:
@@ -154,7 +175,7 @@ def page_links(call: Call, cursor: int, more: bool) -> dict[str, str]:
 def page(call: Call, items: list[Any], size: int | None = None) -> tuple[list[Any], dict[str, str]]:
     """The slice that this request's cursor asks for, and the headers that lead to the next."""
     size = size or call.state.options.page_size
-    start = int(call.query("cursor", "0")) if call.query("cursor", "0").isdigit() else 0
+    start = call.number("cursor", 0)
     return items[start : start + size], page_links(call, start + size, len(items) > start + size)
 
 

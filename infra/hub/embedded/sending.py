@@ -21,7 +21,7 @@ def send_file(request: Request, file: Path, headers: dict[str, str]) -> Response
     start, end, status, headers = _prepared(request, size, headers)
     if request.method == "HEAD" or status == 304:
         return _Bare(status, headers)
-    return StreamingResponse(_blocks(open(file, "rb"), start, end), status, headers, media_type="application/octet-stream")  # noqa: SIM115 - closed by the stream
+    return StreamingResponse(_blocks(file.open("rb"), start, end), status, headers, media_type="application/octet-stream")
 
 
 def send_bytes(request: Request, content: bytes, headers: dict[str, str], media_type: str) -> Response:

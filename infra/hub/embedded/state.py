@@ -89,7 +89,7 @@ class HubState:
     def check_signature(self, path: str, query: dict[str, str]) -> dict[str, str]:
         """The values of a signed link; 403 when it was changed or is too old."""
         values = {key: value for key, value in query.items() if key != "signature"}
-        good = hmac.compare_digest(self._signature(path, values), query.get("signature", ""))
+        good = hmac.compare_digest(self._signature(path, values).encode(), query.get("signature", "").encode())
         if not good or int(values.get("expires", "0")) < time.time():
             raise Refusal(403, "This link was changed or has expired; ask for a new one")
         return values
@@ -118,11 +118,11 @@ class HubState:
             descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as out:
                 out.write(secrets.token_bytes(32))
-            os.replace(temporary, file)
+            temporary.replace(file)
         return file.read_bytes()
 
     def _claim_root(self) -> TextIO:
-        claim = open(self.root / "server.lock", "a")  # noqa: SIM115 - held as long as the server lives
+        claim = (self.root / "server.lock").open("a")
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -133,7 +133,7 @@ class HubState:
 
 def _copy(source: Path, target: Path) -> None:
     """A copy, so that an app which writes into its folder can't touch the store."""
-    with open(source, "rb") as reading, open(target, "wb") as writing:
+    with source.open("rb") as reading, target.open("wb") as writing:
         size = source.stat().st_size
         sent = 0
         while sent < size:

@@ -12,6 +12,8 @@ from infra.hub.embedded.refusals import entry_not_found
 from infra.hub.embedded.routing import Call, page, repo_routes, route
 from infra.hub.embedded.state import HubState
 
+_TAG_FIELDS = {"tags": "", "library_name": "", "pipeline_tag": "", "language": "", "datasets": "dataset:", "license": "license:", "base_model": "base_model:"}
+
 
 def routes() -> list[BaseRoute]:
     """tree, paths-info, info, lists."""
@@ -64,7 +66,7 @@ def list_repos(call: Call) -> Response:
     author, search = call.query("author").lower(), call.query("search").lower()
     seen = [r for r in call.state.catalogue.all(kind) if call.state.users.may_read(call.caller, r)]
     seen = [r for r in seen if (not author or r.namespace.lower() == author) and search in r.repo_id.lower()]
-    shown, headers = page(call, seen, int(call.query("limit", "0") or 0) or None)
+    shown, headers = page(call, seen, min(call.number("limit", 0), call.state.options.page_size) or None)
     answers = [describe(call.state, r, call.state.git.resolve(r.uid, "main"), siblings=call.flag("full")) for r in shown]
     tags = set(call.request.query_params.getlist("filter"))
     return JSONResponse([a for a in answers if tags <= set(a["tags"])], headers=headers)
@@ -127,7 +129,7 @@ def _tags(card: dict[str, Any] | None) -> list[str]:
     if not card:
         return ["region:us"]
     tags: list[str] = []
-    for name, prefix in (("tags", ""), ("library_name", ""), ("pipeline_tag", ""), ("language", ""), ("datasets", "dataset:"), ("license", "license:"), ("base_model", "base_model:")):
+    for name, prefix in _TAG_FIELDS.items():
         value = card.get(name) or []
         tags += [f"{prefix}{v}" for v in (value if isinstance(value, list) else [value])]
     return [*dict.fromkeys(tags), "region:us"]

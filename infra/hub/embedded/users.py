@@ -119,7 +119,7 @@ class Users:
         mine = [t for t in self._tokens.values() if t.user == self.default]
         mine.sort(key=lambda t: t.role != "write")
         if not mine:
-            raise BadInput(f"The default user {self.default!r} has no token. Add tokens = [{{ role = \"write\" }}].")
+            raise BadInput(f"The default user {self.default!r} has no token. Give it tokens = [{{ role = 'write' }}].")
         return mine[0].value
 
     def may_read(self, caller: Caller, repo: RepoRecord) -> bool:
@@ -159,18 +159,20 @@ class Users:
         organisation = self.organisations.get(namespace.lower())
         if organisation:
             return organisation.members.get(caller.user)
-        return "admin" if self.open_namespaces else None
+        return "admin" if self.open_namespaces and namespace.lower() not in self.names else None
 
 
 def _token(file: Path, kept: Path, user: str, number: int, row: dict[str, Any]) -> Token:
     role = _ROLES.get(str(row.get("role", "read")))
     if role is None or set(row) - {"token", "name", "role", "scopes"}:
-        raise BadInput(f"{file}: token {number + 1} of users.{user}: allowed are token, name, role (read, write, fine-grained) and scopes, got {sorted(row)} with role {row.get('role')!r}.")
+        known = "token, name, role (read, write, fine-grained) and scopes"
+        raise BadInput(f"{file}: token {number + 1} of users.{user}: allowed are {known}, got {sorted(row)} with role {row.get('role')!r}.")
     scopes = []
     for scope in row.get("scopes", []):
         may = frozenset(scope.get("may", ["read"]))
         if "on" not in scope or may - {"read", "write"}:
-            raise BadInput(f"{file}: token {number + 1} of users.{user}: a scope is {{ on = \"ns/name, datasets/ns/name or ns\", may = [\"read\", \"write\"] }}, got {scope!r}.")
+            form = '{ on = "ns/name, datasets/ns/name or ns", may = ["read", "write"] }'
+            raise BadInput(f"{file}: token {number + 1} of users.{user}: a scope is {form}, got {scope!r}.")
         scopes.append((str(scope["on"]).removeprefix("models/").lower(), may))
     name = str(row.get("name", f"token-{number + 1}"))
     value = str(row.get("token") or _kept_token(kept, user, name))
@@ -199,5 +201,5 @@ def _kept_token(kept: Path, user: str, name: str) -> str:
             json.dump(known, out)
             out.flush()
             os.fsync(out.fileno())
-        os.replace(temporary, kept)
+        temporary.replace(kept)
     return known[key]
