@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.hub.embedded.git_store import MAIN
 from infra.hub.embedded.records import RepoRecord
+from infra.hub.embedded.spaces_log import stamp
 from infra.hub.embedded.spaces_runtime import DeployMode, SpaceRuntime
 from infra.hub.embedded.spaces_settings import Entry
 from infra.hub.embedded.state import HubState
@@ -74,7 +75,7 @@ class SpaceHost:
 
     async def _created(self, repo: RepoRecord, payload: dict[str, Any]) -> None:
         space = await self.space(repo)
-        now = datetime.now(UTC).isoformat()
+        now = stamp(datetime.now(UTC))
         for kind, entries in (("variables", space.settings.variables), ("secrets", space.settings.secrets)):
             for item in payload.get(kind) or []:
                 entries[str(item["key"])] = Entry(str(item["value"]), item.get("description"), now)

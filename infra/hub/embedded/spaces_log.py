@@ -23,7 +23,7 @@ class LogBook:
 
     def write(self, text: str) -> None:
         """Add a line or several."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        now = stamp(datetime.now(UTC))
         for line in text.splitlines() or [""]:
             self._lines.append({"data": line[:LONGEST_LINE] + "\n", "timestamp": now})
 
@@ -31,6 +31,7 @@ class LogBook:
         """What is kept, oldest first."""
         return list(self._lines)
 
-    def tail(self, count: int = 20) -> str:
-        """The last lines as text."""
-        return "".join(line["data"] for line in list(self._lines)[-count:])
+
+def stamp(moment: datetime) -> str:
+    """A UTC time as the Hub writes it; sorts as text."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

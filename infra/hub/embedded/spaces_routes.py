@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from anyio import from_thread
@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import Call, Handler, Need, repo_routes
 from infra.hub.embedded.spaces_host import SpaceHost
-from infra.hub.embedded.spaces_log import LogLine
+from infra.hub.embedded.spaces_log import LogLine, stamp
 from infra.hub.embedded.spaces_runtime import DeployMode, SpaceRuntime
 from infra.hub.embedded.spaces_settings import Entry
 from infra.hub.embedded.state import HubState
@@ -95,7 +95,7 @@ async def dev_mode(call: Call) -> Response:
 
 
 async def logs(call: Call) -> Response:
-    """The log so far, as an event stream that ends. (uvicorn sends the Date header by which the client knows what is old.)"""
+    """The log so far, as an event stream that ends."""
     space, name = await _space(call), call.param("log")
     if name not in ("build", "run"):
         raise Refusal(404, f"There is no log {name!r}: build or run")
@@ -117,7 +117,7 @@ def entries(kind: str) -> Callable[[Call], Awaitable[Response]]:
             if call.request.method == "DELETE":
                 kept.pop(key, None)
             else:
-                kept[key] = Entry(str(fields.get("value", "")), fields.get("description"), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z")
+                kept[key] = Entry(str(fields.get("value", "")), fields.get("description"), stamp(datetime.now(UTC)))
             await _restart_with_settings(call, space)
         return JSONResponse({key: _shown(key, entry, kind) for key, entry in kept.items()})
 
@@ -138,8 +138,10 @@ async def _restart_with_settings(call: Call, space: SpaceRuntime) -> None:
 
 
 async def _events(lines: list[LogLine]) -> AsyncIterator[str]:
+    """The client drops what is later than the Date header plus 1 s, and uvicorn's Date is up to 2 s old: so no line is younger than that."""
+    latest = stamp(datetime.now(UTC) - timedelta(seconds=2))
     for line in lines:
-        yield f"data: {json.dumps(line)}\n\n"
+        yield f"data: {json.dumps(line | {'timestamp': min(line['timestamp'], latest)})}\n\n"
 
 
 async def _answer(call: Call) -> Response:
