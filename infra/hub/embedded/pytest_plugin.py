@@ -22,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     for name, value in CLIENT_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # huggingface_hub 2.4.0 sends LFS bytes in a way that httpx2 deprecates (2026-11); warnings as errors would break every upload.
+    config.addinivalue_line("filterwarnings", "ignore:Use 'content=:DeprecationWarning")
     config.addinivalue_line("markers", "slow: takes long or much disk; runs only when asked for")
 
 

@@ -52,4 +52,4 @@ def raw(call: Call) -> Response:
 def _media_type(path: str) -> str:
     """Never text/html: a repo's page must not run in the Hub's origin."""
     kind = mimetypes.guess_type(path)[0] or "text/plain"
-    return "text/plain; charset=utf-8" if kind.startswith("text/") or "html" in kind or "script" in kind else kind
+    return "text/plain; charset=utf-8" if kind.startswith("text/") or any(word in kind for word in ("html", "script", "xml")) else kind

@@ -32,7 +32,8 @@ def serve(port: int = 0, root: Path = Path(".spaceport/hub"), users: Path | None
 
 def listen(port: int) -> socket.socket:
     """A listening loopback socket; port 0 takes a free one."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio switches Nagle off only where the protocol is named; without that every answer waits 40 ms for a delayed ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((LOOPBACK, port))
     listener.listen(512)
