@@ -38,11 +38,11 @@ class History(TrainerCallback):
         points = []
         for entry in state.log_history:
             if "loss" in entry:
-                names = {"step": "step", "epoch": "epoch", "loss": "loss", "learning_rate": "learning_rate"}
+                names = {"epoch": "epoch", "loss": "loss", "learning_rate": "learning_rate"}
             else:
-                names = {"step": "step", "epoch": "epoch", "eval_loss": "validation_loss", "eval_accuracy": "validation_accuracy"}
+                names = {"epoch": "epoch", "eval_loss": "validation_loss", "eval_accuracy": "validation_accuracy"}
             if "loss" in entry or "eval_loss" in entry:
-                points.append({ours: _number(entry[theirs]) for theirs, ours in names.items() if theirs in entry})
+                points.append({"step": entry["step"], **{ours: _number(entry[theirs]) for theirs, ours in names.items() if theirs in entry}})
         return points
 
     def _close(self, state: Any) -> None:

@@ -1,0 +1,41 @@
+"""The recipes we ship: which program, which version, and what its result depends on. No torch here."""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from infra.revisions import Frozen
+from tasks.recipes import arguments
+
+RecipeName = Literal["text_classification"]
+# Arguments that change when a checkpoint is written or who prepares a batch, but not one bit of the result.
+_NOT_IN_THE_RESULT = {"checkpoint_every_steps", "loader_workers"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training program under the script contract."""
+
+    module: str
+    version: int
+    packages: tuple[str, ...]
+    validate: Callable[[Mapping[str, Any]], Frozen]
+
+    def command(self, verb: Literal["train", "predict"]) -> list[str]:
+        """How the program is started."""
+        return [sys.executable, "-m", self.module, verb]
+
+    def arguments_that_matter(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, defaults filled in, without those that don't touch the result."""
+        return self.validate(args).model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
+
+
+RECIPES: Mapping[RecipeName, Recipe] = {
+    "text_classification": Recipe(
+        "tasks.recipes.text_classification",
+        arguments.TEXT_CLASSIFICATION_VERSION,
+        arguments.TEXT_CLASSIFICATION_PACKAGES,
+        arguments.validate,
+    )
+}

@@ -1,0 +1,66 @@
+"""What a data scientist says about training."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from infra.revisions import Frozen
+from tasks.recipes.registry import RecipeName
+
+Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+BaseModelId = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,95}/[\w][\w.-]{0,95}(@[\w./-]+)?$")]
+
+
+class PredictConfig(Frozen):
+    """How a trained model of yours is asked for its answers."""
+
+    command: tuple[Word, ...] = Field(
+        min_length=1,
+        title="Predict command",
+        description="Reads SPACEPORT_MODEL and the rows, writes row_id, prediction and score (or loss) per row to SPACEPORT_PREDICTIONS.",
+    )
+
+
+class TrainConfig(Frozen):
+    """A recipe of ours or a script of yours, with everything that its result depends on."""
+
+    recipe: RecipeName | None = Field(None, title="Recipe", description="A training program that Spaceport ships. Leave it out to run your own command.")
+    command: tuple[Word, ...] | None = Field(
+        None,
+        min_length=1,
+        title="Command",
+        description="Your own training program and its arguments, such as ['python', 'train.py']. Never run through a shell.",
+    )
+    code: Word | None = Field(
+        None, title="Code folder", description="The folder that the commands run in, relative to this config's file. Needed with a command of your own."
+    )
+    include: tuple[Word, ...] = Field(
+        (), title="More code", description="Globs below the code folder. Their content counts as code, beside the script and the local modules it imports."
+    )
+    predict: PredictConfig | None = Field(None, title="Predict", description="How your own script's model predicts a split. A recipe brings its own.")
+    base_model: BaseModelId | None = Field(
+        None, title="Base model", description="ns/name, or ns/name@revision; a branch is resolved to its commit before anything is planned."
+    )
+    args: dict[str, JsonValue] = Field(default_factory=dict, title="Arguments", description="Passed on to the script word for word; a recipe checks them.")
+    seed: int = Field(0, ge=0, le=2**32 - 1, title="Seed", description="Every random choice of a recipe is a function of it.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", title="Number format", description="auto: bfloat16 where the hardware has it, else float32; resolved when the run is planned."
+    )
+    threads: int = Field(1, ge=1, le=512, title="CPU threads", description="Of the training process. Part of the result, since sums come out in another order.")
+    data: Literal["download", "stream"] = Field(
+        "download", title="Data access", description="download: the whole revision as a folder. stream: the script reads it through a read-only local address."
+    )
+    secrets: tuple[VariableName, ...] = Field((), title="Secrets", description="Names of variables of the worker that the script may read. It sees no others.")
+    timeout_minutes: float | None = Field(None, gt=0, title="Time limit", description="The script is ended after so many minutes, its checkpoint sealed.")
+    grace_seconds: float = Field(30.0, ge=0, le=3600, title="Grace", description="Seconds between SIGTERM and the end, to seal a checkpoint.")
+
+    @model_validator(mode="after")
+    def _recipe_or_command(self) -> Self:
+        if (self.recipe is None) == (self.command is None):
+            raise ValueError("exactly one of recipe and command is needed")
+        if self.command is not None and self.code is None:
+            raise ValueError("code, the folder of your script, is needed beside command")
+        if self.recipe is not None and (self.predict is not None or self.code is not None or self.include):
+            raise ValueError("code, include and predict belong to a command of your own, not to a recipe")
+        return self
