@@ -3,8 +3,10 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from urllib.parse import quote
 
 from infra.errors import BadInput, Conflict, QuotaExceeded, RateLimited, SpaceportError, Unauthorized, Unhealthy
 from infra.revisions import Repo, Revision
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
 
 Visibility = Literal["private", "public"]
 DEFAULT_PAUSE_SECONDS = 60.0
+
+
+class Commit(NamedTuple):
+    """One commit of a history; `message` holds the title too, `date` is ISO 8601 and sorts as text."""
+
+    sha: str
+    message: str
+    date: str
 
 
 class HubClient:
@@ -73,6 +83,19 @@ class HubClient:
                     raise
                 return False
         return True
+
+    def recent_commits(self, repo: Repo, ref: str, limit: int) -> list["Commit"]:
+        """The newest commits of a branch or tag, newest first; none when the repo or the ref isn't there. Reads no more pages than it needs."""
+        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.utils import build_hf_headers, paginate  # type: ignore[attr-defined]
+
+        url = f"{self.endpoint}/api/{repo.repo_type}s/{repo.repo_id}/commits/{quote(ref, safe='')}"
+        with hub_errors(f"reading the history of {repo}"):
+            try:
+                found = list(islice(paginate(url, params={}, headers=build_hf_headers(token=self.api.token), timeout=30), limit))
+            except (RepositoryNotFoundError, RevisionNotFoundError):
+                return []
+        return [Commit(sha=item["id"], message=f"{item['title']}\n{item['message']}", date=item["date"]) for item in found]
 
     def read_bytes(self, revision: Revision, path: str) -> bytes | None:
         """A small file at a revision; None when it isn't there."""

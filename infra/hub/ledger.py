@@ -18,7 +18,7 @@ from infra.revisions import Repo, Revision
 
 HISTORY_COMMITS = 50  # how far an unknown outcome is looked for; more than that many rivals in a minute is not our case
 TRAILER = "Spaceport-Key: "
-CHUNK_BYTES = 1 << 20
+REBASES = 8  # rivals that one publish gives way to before it says so
 
 Outcome = Literal["published", "reused"]
 
@@ -45,6 +45,7 @@ class Publication:
     branch: str = "main"
     parent: str | None = None  # the commit that must still be the branch's head; None: whatever it is now
     tag: bool = False  # tag the commit `spaceport/<key>`
+    record_file: str = STEP_FILE  # a verdict lies beside the candidate's own record and must not replace it
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ class Ledger:
     def __init__(self, hub: HubClient, pause_seconds: float = 2.0, attempts: int = 4) -> None:
         self.hub, self.pause_seconds, self.attempts = hub, pause_seconds, attempts
 
-    def record_at(self, revision: Revision) -> StepRecord | None:
+    def record_at(self, revision: Revision, path: str = STEP_FILE) -> StepRecord | None:
         """The step record that a revision carries; None when it carries none."""
-        value = self.hub.read_json(revision, STEP_FILE)
+        value = self.hub.read_json(revision, path)
         return None if value is None else StepRecord.parse(value, revision)
 
     def head(self, repo: Repo, ref: str = "main") -> Published | None:
-        """What a branch holds now, if a step of ours put it there."""
+        """What a branch holds now, if a step of ours put it there. Its revision is the head, also when people committed after us."""
         sha = self.hub.head(repo, ref)
         if sha is None:
             return None
@@ -76,29 +77,26 @@ class Ledger:
         return None if record is None else Published(repo.at(sha), "reused", record)
 
     def find(self, repo: Repo, key: str) -> Published | None:
-        """Content by its key: the ref `spaceport/<key>`, else the head of main (whose missing tag is then put back)."""
+        """Content by its key: the ref `spaceport/<key>`, else the head of main (whose missing tag is then put back).
+
+        The revision is always the commit that the step made, whatever was committed on top of it (verdicts, a person's edit).
+        """
         found = self.head(repo, ref_of(key))
-        if found:
-            return found
+        if found and found.record.key == key:
+            return self._as_made(found, ref_of(key))
         found = self.head(repo)
         if found and found.record.key == key:
-            self.tag(found.revision, key)
-            return found
+            made = self._as_made(found, "main")
+            self.tag(made.revision, key)
+            return made
         return None
 
-    def find_in_history(self, repo: Repo, key: str, branch: str = "main") -> Published | None:
+    def find_in_history(self, repo: Repo, key: str, branch: str = "main", record_file: str = STEP_FILE) -> Published | None:
         """A key among the last commits of a branch: the look-up after an unknown outcome."""
-        from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-        with hub_errors(f"reading the history of {repo}"):
-            try:
-                commits = self.hub.api.list_repo_commits(repo.repo_id, repo_type=repo.repo_type, revision=branch)
-            except (RepositoryNotFoundError, RevisionNotFoundError):
-                return None
-        for commit in commits[:HISTORY_COMMITS]:
-            if TRAILER + key in f"{commit.title}\n{commit.message}":
-                revision = repo.at(commit.commit_id)
-                record = self.record_at(revision)
+        for commit in self.hub.recent_commits(repo, branch, HISTORY_COMMITS):
+            if TRAILER + key in commit.message:
+                revision = repo.at(commit.sha)
+                record = self.record_at(revision, record_file)
                 if record and record.key == key:
                     return Published(revision, "reused", record)
         return None
@@ -106,31 +104,57 @@ class Ledger:
     def publish(self, publication: Publication) -> Published:
         """Make the one commit, or find that it is made. Raises Conflict when the branch moved away from `parent`."""
         record = self._complete(publication)
-        parent = publication.parent or self.hub.head(publication.repo, publication.branch)
-        if parent is None:
-            raise Bug(f"{publication.repo} has no branch {publication.branch}; create it before publishing to it.")
-        done = self._commit_once(publication, record, parent)
+        for attempt in range(REBASES):
+            parent = publication.parent or self.hub.head(publication.repo, publication.branch)
+            if parent is None:
+                raise Bug(f"{publication.repo} has no branch {publication.branch}; create it before publishing to it.")
+            try:
+                done = self._standing(publication, record, parent) or self._commit_once(publication, record, parent)
+                break
+            except Conflict:  # a rival's commit came between; without a parent of the caller's, ours goes on top of it
+                if publication.parent or attempt == REBASES - 1:
+                    raise
         if publication.tag:
             self.tag(done.revision, record.key)
         return done
 
-    def ensure_branch(self, repo: Repo, key: str) -> str:
-        """The candidate branch of a key, made from main if it isn't there; returns its head."""
+    def ensure_branch(self, repo: Repo, key: str, start: str | None = None) -> str:
+        """The candidate branch of a key, made from main (or from the commit `start`) if it isn't there; returns its head."""
         branch = ref_of(key)
         sha = self.hub.head(repo, branch)
         if sha:
             return sha
         with hub_errors(f"creating branch {branch} of {repo}"):
-            self.hub.api.create_branch(repo.repo_id, repo_type=repo.repo_type, branch=branch, exist_ok=True)
+            self.hub.api.create_branch(repo.repo_id, repo_type=repo.repo_type, branch=branch, revision=start, exist_ok=True)
         sha = self.hub.head(repo, branch)
         if sha is None:
             raise Unhealthy(f"{repo}: branch {branch} was created but can't be read. Run it again.")
         return sha
 
     def tag(self, revision: Revision, key: str) -> None:
-        """Tag a revision with a key; a tag that is there stays."""
+        """Tag a revision with a key. A tag that leads to this key stays; one that somebody moved elsewhere is put right."""
+        repo, tag = revision.repo, ref_of(key)
+        standing = self.hub.head(repo, tag)
+        if standing:
+            record = None if standing == revision.sha else self.record_at(repo.at(standing))
+            if standing == revision.sha or (record and record.key == key):
+                return
+            with hub_errors(f"moving the tag {tag} of {repo}"):
+                self.hub.api.delete_tag(repo.repo_id, repo_type=repo.repo_type, tag=tag)
         with hub_errors(f"tagging {revision}"):
-            self.hub.api.create_tag(revision.repo_id, repo_type=revision.repo_type, tag=ref_of(key), revision=revision.sha, exist_ok=True)
+            self.hub.api.create_tag(repo.repo_id, repo_type=repo.repo_type, tag=tag, revision=revision.sha, exist_ok=True)
+
+    def _as_made(self, found: Published, ref: str) -> Published:
+        """The commit that a key was published with, below whatever came on top. A rewritten history leaves the head itself."""
+        return self.find_in_history(found.revision.repo, found.record.key, ref) or found
+
+    def _standing(self, publication: Publication, record: StepRecord, parent: str) -> Published | None:
+        """What the parent already carries under this key: somebody was faster, or an earlier answer was lost."""
+        standing = self.record_at(publication.repo.at(parent), publication.record_file)
+        if standing is None or standing.key != record.key:
+            return None
+        found = Published(publication.repo.at(parent), "reused", standing)
+        return self.find_in_history(publication.repo, record.key, publication.branch, publication.record_file) or found
 
     def _complete(self, publication: Publication) -> StepRecord:
         files = {path: sha256_of(content) for path, content in publication.files.items()}
@@ -147,7 +171,10 @@ class Ledger:
                 return Published(publication.repo.at(self._commit(publication, record, parent)), "published", record)
             except (Conflict, Unhealthy, RateLimited) as error:
                 last = error
-            found = self._look_again(publication, record)
+            try:
+                found = self.find_in_history(publication.repo, record.key, publication.branch, publication.record_file)
+            except (Unhealthy, RateLimited):  # the Hub is away: whether that try happened is seen at the next one
+                continue
             if found:
                 return found
             if isinstance(last, Conflict):
@@ -156,19 +183,12 @@ class Ledger:
             raise last
         raise UnknownOutcome(f"publishing to {publication.repo}: no answer in {self.attempts} tries, and the key isn't there ({last}). Run it again.") from last
 
-    def _look_again(self, publication: Publication, record: StepRecord) -> Published | None:
-        try:
-            return self.find_in_history(publication.repo, record.key, publication.branch)
-        except Unhealthy:  # the Hub is away: the next try asks it anyway
-            return None
-
     def _commit(self, publication: Publication, record: StepRecord, parent: str) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
-        content = {**publication.files, STEP_FILE: record.dump()}
-        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
-            CommitOperationAdd(path_in_repo=path, path_or_fileobj=value) for path, value in sorted(content.items())
-        ]
+        content = {**publication.files, publication.record_file: record.dump()}
+        adds = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=value) for path, value in sorted(content.items())]
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [*adds]
         operations += [
             CommitOperationCopy(src_path_in_repo=copy.path, path_in_repo=path, src_revision=copy.source.sha)
             for path, copy in sorted(publication.copies.items())
@@ -185,8 +205,9 @@ class Ledger:
                 revision=publication.branch,
                 parent_commit=parent,
             )
-        if info.oid == parent:
-            raise Conflict(f"publishing to {repo}: nothing differs from {parent[:8]}, so nothing was committed.")
+        # Nothing to commit means that the head moved to this very content after we read it: the client then answers with the head, and no error.
+        if info.oid == parent or not getattr(adds[0], "_is_committed", True):
+            raise Conflict(f"publishing to {repo}: {publication.branch} holds this already, so nothing was committed.")
         return str(info.oid)
 
 

@@ -1,0 +1,39 @@
+"""What a candidate's commit says beside its weights: where it goes, and where it comes from."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from infra.revisions import DatasetRevision, Frozen, ModelRevision
+
+
+class ModelConfig(Frozen):
+    """The model repo: its name, who may see it, and what its card says."""
+
+    repo_id: str = Field(title="Model repo", description="Where the model is published, as namespace/name.", pattern=r"^[\w.-]+/[\w.-]+$")
+    visibility: Literal["private", "public"] = Field(
+        "private", title="Visibility", description="Who may see a repo that is made now. The visibility of one that exists is never changed."
+    )
+    title: str | None = Field(None, title="Title", description="The card's headline; without one, the repo's name.")
+    license: str | None = Field(None, title="Licence", description="The Hub's licence identifier, such as apache-2.0.")
+    language: str | None = Field(None, title="Language", description="The language's code, such as en.")
+    task: str | None = Field(None, title="Task", description="The Hub's task name, such as text-classification.")
+    tags: tuple[str, ...] = Field((), title="Tags", description="Further tags for the Hub's search.")
+    keep_candidates: int = Field(
+        10,
+        ge=1,
+        title="Candidates to keep",
+        description="So many candidate branches stay; older ones are deleted, but never one that main or a rollback names.",
+    )
+
+
+class Provenance(Frozen):
+    """Where a candidate comes from."""
+
+    dataset: DatasetRevision
+    dataset_digest: str
+    split: str = "test"  # the split that the metrics and predictions are of
+    base: ModelRevision | None = None
+    git_commit: str | None = None
+    labels: tuple[str, ...] = ()
+    config: dict[str, JsonValue] = Field(default_factory=dict)

@@ -1,0 +1,80 @@
+"""A verdict as people read it: the decision first, then the numbers, then the rows that changed sides."""
+
+from collections.abc import Mapping
+
+from tasks.gate import GateVerdict
+from tasks.gate_judgement import Flip, Judgement
+
+WORDS = {"promote": "Promote", "keep": "Keep production", "undecided": "Undecided"}
+TEXT_CHARACTERS = 160
+
+
+def headline_gate(verdict: GateVerdict) -> str:
+    """One line with the number in it, for the artifact's description."""
+    judgement = verdict.judgement
+    if judgement.after is None or judgement.before is None:
+        return f"{WORDS[verdict.decision]}: {verdict.reason}"
+    against = "production" if verdict.production else "baseline"
+    return f"{WORDS[verdict.decision]}: {verdict.config.metric} {judgement.after:.4f}, {against} {judgement.before:.4f}, on {judgement.rows:,} rows"
+
+
+def render_gate(verdict: GateVerdict, texts: Mapping[str, str] | None = None) -> str:
+    """The verdict as Markdown. `texts`: row id -> text, shown beside the examples (only here: the verdict on the Hub holds no text)."""
+    judgement = verdict.judgement
+    lines = [f"# {WORDS[verdict.decision]}", "", f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.".replace("..", "."), ""]
+    lines += _numbers(verdict, judgement) + _flips(judgement) + _examples(judgement, texts or {}) + _slices(verdict, judgement)
+    lines += ["| what | revision |", "|---|---|", f"| candidate | `{verdict.candidate}` |"]
+    lines += [f"| production | `{verdict.production}` |" if verdict.production else "| production | none yet: the trivial baseline had to be beaten |"]
+    return "\n".join([*lines, f"| test rows | `{verdict.test}` |", f"| verdict | `{verdict.key}` |", ""])
+
+
+def _numbers(verdict: GateVerdict, judgement: Judgement) -> list[str]:
+    if judgement.gain is None or judgement.low is None or judgement.high is None:
+        return []
+    against, config = "production" if verdict.production else "baseline", verdict.config
+    rows = [
+        f"| candidate | {judgement.after:.4f} |",
+        f"| {against} | {judgement.before:.4f} |",
+        f"| gain | {judgement.gain:+.4f} |",
+        f"| {config.confidence:.0%} interval, paired | {judgement.low:+.4f} to {judgement.high:+.4f} |",
+    ]
+    rows += [f"| margin | {config.margin:g} |"] if verdict.production else []
+    return [f"| {config.metric} on {judgement.rows:,} rows | |", "|---|---|", *rows, ""]
+
+
+def _flips(judgement: Judgement) -> list[str]:
+    if judgement.won is None or judgement.detectable_gain is None:
+        return []
+    return [
+        f"**{judgement.won}** rows the candidate gets right and the other wrong, **{judgement.lost}** the reverse "
+        f"(exact McNemar p = {judgement.mcnemar_p:.3g}). "
+        f"The smallest gain in accuracy that these rows can show is about {judgement.detectable_gain:.4f}.",
+        "",
+    ]
+
+
+def _examples(judgement: Judgement, texts: Mapping[str, str]) -> list[str]:
+    if not judgement.examples:
+        return []
+    lines = ["| row | truth | before | candidate | text |" if texts else "| row | truth | before | candidate |"]
+    lines.append("|---|---|---|---|---|" if texts else "|---|---|---|---|")
+    return [*lines, *(_example(flip, texts) for flip in judgement.examples), ""]
+
+
+def _example(flip: Flip, texts: Mapping[str, str]) -> str:
+    cells = [flip.row_id, flip.truth, str(flip.before), str(flip.after)]
+    cells += [texts.get(flip.row_id, "")[:TEXT_CHARACTERS]] if texts else []
+    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+
+
+def _slices(verdict: GateVerdict, judgement: Judgement) -> list[str]:
+    if not judgement.slices:
+        return []
+    rows = [f"| {_cell(found.name)} | {found.rows:,} | {found.gain:+.4f} | {found.p:.3g} |" for found in judgement.slices]
+    return [f"| {verdict.config.slices} | rows | gain in accuracy | p (Holm) |", "|---|---|---|---|", *rows, ""]
+
+
+def _cell(text: str) -> str:
+    """Text of others inside a table: no line break, no cell border, no markup of its own."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{character}" if character in r"\|`*_[]<>#" else character for character in flat)
