@@ -13,7 +13,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, SecretStr
 
-from infra.errors import BadInput, Conflict, SpaceportError, Unauthorized, Unhealthy
+from infra.errors import BadInput, Conflict, RateLimited, SpaceportError, Unauthorized, Unhealthy
 from infra.hub.client import HubClient, Visibility, hub_errors
 from infra.hub.ledger import Ledger, Publication, Published
 from infra.hub.spaces.live import LiveSpace, SpaceState
@@ -102,7 +102,8 @@ def refresh_space(
     repo = Repo(repo_type="space", repo_id=config.repo_id)
     hub.create(repo, config.visibility, space_sdk=config.template)
     live = LiveSpace(hub, repo)
-    _refuse_unready(repo, live.state())
+    state = live.state()
+    _refuse_unready(repo, state)
     _give_token(model, repo, hub, space_token)
     title = config.title or model.repo_id.split("/")[1]
     files = render(config.template, model, hub.endpoint, title, config.examples, dataset)
@@ -112,7 +113,8 @@ def refresh_space(
     done, kept = _published(ledger, repo, before, record, files, APP_FILES[config.template])
     wait = _Wait(live, config.startup_timeout_seconds, poll_seconds, settle_seconds)
     try:
-        served = wait.until_proved(_Wanted(model, done.revision, rows), restart=done.outcome == "reused")
+        reused = done.outcome == "reused"
+        served = wait.until_proved(_Wanted(model, done.revision, rows), stage_before="" if reused else state.stage, restart=reused)
     except NotServed as failure:
         raise _put_back(ledger, wait, before, done, failure) from failure
     return SpaceRefresh(revision=SpaceRevision(repo_id=repo.repo_id, sha=served), model=model, outcome=done.outcome, key=record.key, url=live.url, kept=kept)
@@ -183,29 +185,38 @@ def _published(
     current = ledger.record_at(before)
     there = {path: ledger.hub.read_bytes(before, path) for path in {*files, *(current.files if current else {})}}
     mine, kept = _ours(there, current, files, app_file)
-    if current and current.key == record.key and there[PIN_FILE] == files[PIN_FILE]:
-        return Published(before, "reused", current), kept
+    if current and current.key == record.key:
+        standing = before if there[PIN_FILE] == files[PIN_FILE] else _repair_pin(ledger.hub, before, files[PIN_FILE])
+        return Published(standing, "reused" if standing == before else "published", current), kept
     gone = frozenset(path for path in (current.files if current else {}) if path not in files and path != STEP_FILE and path in _unchanged(there, current))
     pinned = f"Serve {record.inputs['model']}@{str(record.inputs['revision'])[:8]}"
     done = ledger.publish(Publication(repo, record, pinned, {path: files[path] for path in mine}, deletes=gone, parent=before.sha))
-    if ledger.hub.read_bytes(done.revision, PIN_FILE) != files[PIN_FILE]:
+    if done.outcome == "reused" and ledger.hub.head(repo) != done.revision.sha:  # an earlier move with this key was found, not ours
         raise WrongPin(f"{repo}: somebody else moved it while the pin was written. Run again.")
     return done, kept
+
+
+def _repair_pin(hub: HubClient, before: Revision, content: bytes) -> Revision:
+    """The head carries our key, but a person changed the pin: put only that right."""
+    from huggingface_hub import CommitOperationAdd
+
+    with hub_errors(f"putting the pin of {before.repo} right"):
+        change = [CommitOperationAdd(path_in_repo=PIN_FILE, path_or_fileobj=content)]
+        done = hub.api.create_commit(before.repo_id, change, repo_type="space", commit_message="Put the pin right", parent_commit=before.sha)
+    return before.repo.at(str(done.oid))
 
 
 def _ours(there: Mapping[str, bytes | None], current: StepRecord | None, files: Mapping[str, bytes], app_file: str) -> tuple[set[str], tuple[str, ...]]:
     """Which files of the template are written, and which stay as people made them.
 
-    Written: what the last refresh wrote and nobody changed since, and what isn't there yet. A Space with an app that we didn't write is
-    a team's own: only `.spaceport/` is ours there. The pin is always ours.
+    Written: what the last refresh wrote and nobody changed since, and what was never there. A Space with an app that we didn't write is
+    a team's own: nothing is added to it but `.spaceport/`. The pin is always ours.
     """
-    always = {path for path in files if path.startswith(".spaceport/")}
-    if current is None:
-        own_app = there[app_file] is not None
-        mine = always if own_app else set(files)
-    else:
-        unchanged = _unchanged(there, current)
-        mine = always | {path for path in files if path in unchanged or (path not in current.files and there[path] is None)}
+    written = current.files if current else {}
+    mine = {path for path in files if path.startswith(".spaceport/")} | (_unchanged(there, current) & set(files))
+    own_app = there[app_file] is not None and app_file not in written
+    if not own_app:
+        mine |= {path for path in files if path not in written and (there[path] is None or current is None)}
     return mine, tuple(sorted(set(files) - mine))
 
 
@@ -223,24 +234,33 @@ class _Wait:
     poll_seconds: float
     settle_seconds: float
 
-    def until_proved(self, wanted: _Wanted, restart: bool = False) -> str:
-        """The commit of the Space that serves. Raises NotServed; a stage that we don't know is waited out."""
-        started, first, stage = time.monotonic(), None, ""
+    def until_proved(self, wanted: _Wanted, stage_before: str, restart: bool = False) -> str:
+        """The commit of the Space that serves. Raises NotServed; a stage that we don't know is waited out.
+
+        Right after a commit the stage may still be `stage_before`, the old commit's: as a failure it counts when it changed, or stayed.
+        """
+        started, stage = time.monotonic(), stage_before
         while (waited := time.monotonic() - started) < self.timeout_seconds:
-            state = self.live.state()
+            try:
+                state = self.live.state()
+            except (Unhealthy, RateLimited) as error:  # the Hub is away for a moment; the limit above ends this
+                log.info("%s", error)
+                time.sleep(self.poll_seconds)
+                continue
             if state.stage != stage:
                 log.info("%s: %s", self.live.repo, state.stage)
-            stage, first = state.stage, first or state.stage
+                stage, stage_before = state.stage, ""
             answer = None if state.stage in FAILED else self.live.revision()
             served = self._served(wanted, state, answer)
             if served:
                 self._compare(wanted)
                 return served
-            # Right after a commit the stage may still be the old one's: it counts when it changed, or stayed.
-            if state.stage in FAILED and (state.stage != first or waited > self.settle_seconds or state.sha == wanted.space.sha):
+            if state.stage == "RUNNING" and state.sha not in (None, wanted.space.sha):
+                self._head_with_our_pin(wanted)
+            if state.stage in FAILED and (state.stage != stage_before or waited > self.settle_seconds):
                 if not (restart and state.stage == "RUNTIME_ERROR"):
                     raise self._failure(state, FAILED[state.stage])
-                restart, first, started = False, None, time.monotonic()
+                restart, stage_before, started = False, state.stage, time.monotonic()  # it crashed since the last run: one new start
                 self.live.restart()
             time.sleep(self.poll_seconds)
         raise self._failure(self.live.state(), f"{wanted.model} did not answer within {self.timeout_seconds:.0f} s")
@@ -252,11 +272,14 @@ class _Wait:
         said = {str(sha) for sha in (answer.get("space"), state.sha) if sha}
         if said <= {wanted.space.sha}:
             return wanted.space.sha
-        head = self.live.hub.head(self.live.repo)
-        pinned = self.live.hub.read_bytes(self.live.repo.at(head), PIN_FILE) if head else None
-        if pinned != pin(wanted.model):
-            raise WrongPin(f"{self.live.repo}: its head {str(head)[:8]} pins another revision than {wanted.model}. Somebody else moved it; run again.")
-        return head if head and said == {head} else None
+        head = self._head_with_our_pin(wanted)
+        return head if said == {head} else None
+
+    def _head_with_our_pin(self, wanted: _Wanted) -> str:
+        head = _head(self.live.hub, self.live.repo)
+        if self.live.hub.read_bytes(head, PIN_FILE) != pin(wanted.model):
+            raise WrongPin(f"{self.live.repo}: its head {head.sha[:8]} pins another revision than {wanted.model}. Somebody else moved it; run again.")
+        return head.sha
 
     def _compare(self, wanted: _Wanted) -> None:
         for row in wanted.rows:
@@ -301,7 +324,7 @@ def _put_back(ledger: Ledger, wait: _Wait, before: Revision, done: Published, fa
         return Unhealthy(f"{behind}: it was paused meanwhile, so the pin stays. {failure}")
     try:
         back = _publish_back(ledger, before, record, done)
-        wait.until_proved(_Wanted(old_model, back.revision, ()))
+        wait.until_proved(_Wanted(old_model, back.revision, ()), stage_before=wait.live.state().stage)
     except Conflict as error:
         return Conflict(f"{behind}, and somebody else changed the Space meanwhile ({error}). {failure}")
     except NotServed as error:
