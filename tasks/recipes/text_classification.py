@@ -56,9 +56,9 @@ def train() -> int:
     if not rows["train"].labels or len(names) < 2:
         raise BadInput(f"column {job.label_column!r} of the train split holds {len(names)} labels; a classification needs two or more.")
 
-    from tasks.recipes import classifier  # torch comes in only now, after everything cheap was checked
+    from tasks.recipes import classifier, fitting  # torch comes in only now, after everything cheap was checked
 
-    trained = classifier.fit(job, rows, names, base, _path(contract.CHECKPOINTS))
+    trained = fitting.fit(job, rows, names, base, _path(contract.CHECKPOINTS))
     if trained is None:
         return contract.PREEMPTED
     output = _path(contract.OUTPUT)

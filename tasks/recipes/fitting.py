@@ -1,0 +1,137 @@
+"""Fine-tuning a text classifier with the Trainer, exact on resume."""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import transformers
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
+
+from infra.errors import BadInput
+from infra.storage.sealed import SealedFolder
+from tasks.recipes.classifier import PREDICT_BATCH, set_up
+from tasks.recipes.exact import ExactTrainer, Reseed, Seal, seed_of
+from tasks.recipes.following import History, Progress, StopOnSignal
+
+if TYPE_CHECKING:
+    from tasks.recipes.rows import Rows
+    from tasks.recipes.text_classification import Job
+
+
+class Trained(NamedTuple):
+    """A fitted model, and what is worth telling about the fit."""
+
+    model: Any
+    tokenizer: Any
+    facts: dict[str, float | int]
+    history: list[dict[str, float]]
+
+    def save(self, output: Path) -> None:
+        """Weights as safetensors, tokenizer and config; nothing that differs between two equal runs."""
+        self.model.config._name_or_path = ""
+        self.model.save_pretrained(output)
+        self.tokenizer.save_pretrained(output)
+
+
+def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str, checkpoints: Path) -> Trained | None:
+    """Fine-tune the base model, from the last sealed checkpoint if there is one. None: told to stop, and sealed."""
+    stop = StopOnSignal()
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    set_up(job.threads)
+    tokenizer, model = _from_base(base, names, job)
+    encoded = {name: _encode(tokenizer, split, names, job.args.max_length) for name, split in rows.items() if split.labels and name != "test"}
+    arguments = _arguments(job, checkpoints, has_validation=bool(encoded.get("validation")))
+    trainer = ExactTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded.get("validation") or None,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if torch.cuda.is_available() else None),
+        compute_metrics=_accuracy,
+        callbacks=[Reseed(), History(job.args.history_every_steps), Seal(), Progress(), stop],
+    )
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    if job.args.length_buckets:
+        trainer.lengths = [len(row["input_ids"]) for row in encoded["train"]]
+    with arguments.main_process_first(local=False):
+        newest = SealedFolder(checkpoints).newest()
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        return None
+    facts = {"steps": trainer.state.global_step, "epochs": round(trainer.state.epoch, 4)}
+    return Trained(trainer.model, tokenizer, facts, History.points(trainer.state))
+
+
+def _from_base(base: str, names: Sequence[str], job: "Job") -> tuple[Any, Any]:
+    set_seed(seed_of(job.seed, "init"))  # the new classification head
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base,
+            num_labels=len(names),
+            id2label=dict(enumerate(names)),
+            label2id={name: number for number, name in enumerate(names)},
+            use_safetensors=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"the base model can't be loaded: {' '.join(str(error).split())[:300]}") from None
+    longest = getattr(model.config, "max_position_embeddings", job.args.max_length)
+    # Whoever loads the model later (predict, the Space) cuts where training cut.
+    tokenizer.model_max_length = min(job.args.max_length, longest)
+    return tokenizer, model
+
+
+def _encode(tokenizer: Any, rows: "Rows", names: Sequence[str], max_length: int) -> list[dict[str, Any]]:
+    place = {name: number for number, name in enumerate(names)}
+    length = min(max_length, tokenizer.model_max_length)
+    encoded = tokenizer(rows.texts, truncation=True, max_length=length)["input_ids"]
+    return [{"input_ids": ids, "labels": place[label]} for ids, label in zip(encoded, rows.labels, strict=True)]
+
+
+def _accuracy(evaluation: Any) -> dict[str, float]:
+    hits = evaluation.predictions.argmax(axis=-1) == evaluation.label_ids
+    return {"accuracy": float(hits.mean())}
+
+
+def _arguments(job: "Job", checkpoints: Path, has_validation: bool) -> Any:
+    args = job.args
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    parts = world * args.gradient_accumulation_steps
+    if args.batch_size % parts:
+        raise BadInput(
+            f"train.args.batch_size = {args.batch_size} can't be shared by {world} processes x {args.gradient_accumulation_steps} accumulation steps."
+        )
+    steps = args.max_steps or -1
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=args.batch_size // parts,
+        per_device_eval_batch_size=PREDICT_BATCH,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        num_train_epochs=args.epochs,
+        max_steps=steps,
+        learning_rate=args.learning_rate,
+        warmup_steps=args.warmup_ratio,
+        lr_scheduler_type="constant_with_warmup" if args.schedule == "constant" else args.schedule,
+        weight_decay=args.weight_decay,
+        max_grad_norm=args.max_gradient_norm,
+        label_smoothing_factor=args.label_smoothing,
+        bf16=job.dtype == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=job.seed,
+        eval_strategy="epoch" if args.evaluate and has_validation else "no",
+        save_strategy="steps",
+        save_steps=args.checkpoint_every_steps,
+        save_total_limit=None,
+        logging_steps=1,
+        disable_tqdm=True,
+        report_to=[],
+        dataloader_num_workers=args.loader_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        accelerator_config={"dispatch_batches": False},
+    )
