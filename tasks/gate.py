@@ -1,20 +1,20 @@
 """The gate: candidate vs production on one and the same test revision: promote, keep or undecided."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
 from infra.errors import BadInput, Bug
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger, Publication, ref_of
-from infra.hub.live import CANDIDATE_FILE, CARD_FILE, Main, promoted_candidate, rejected_candidates
+from infra.hub.live import CANDIDATE_FILE, Main, promoted_candidate, rejected_candidates
 from infra.hub.step_records import StepRecord, digest
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
 from tasks.gate_judgement import Flip, GateConfig, Judgement, Sample, Slice, baseline_answers, judge_against_baseline, judge_pair
 from tasks.gate_statistics import Decision
-from tasks.predictions import PREDICTIONS_FILE, Prediction, Truth, paired, parse_predictions, read_predictions, read_truth
+from tasks.predictions import PREDICTIONS_FILE, Prediction, SplitRows, Truth, paired, parse_predictions, read_predictions, read_truth
 
 __all__ = ["Flip", "GateConfig", "GateVerdict", "Judgement", "Slice", "SplitRows", "gate", "verdict_file"]
 
@@ -23,21 +23,13 @@ STEP, VERSION = "gate", 1
 Predict = Callable[[ModelRevision], Path]  # runs predict.command on a revision's snapshot; returns the predictions file
 
 
-class SplitRows(NamedTuple):
-    """The rows that both are judged on, and the train split that the trivial baseline knows."""
-
-    revision: DatasetRevision
-    files: Sequence[Path]
-    train_files: Sequence[Path] = ()
-    label_column: str | None = "label"
-
-
 class GateVerdict(Frozen):
     """The decision, and everything it rests on. `production` is None where the candidate had to beat the trivial baseline."""
 
     key: str
     candidate: ModelRevision
     production: ModelRevision | None
+    judged_main_sha: str  # main's head when this was judged; promote asks whether it still holds the same model
     test: DatasetRevision
     config: GateConfig
     judgement: Judgement
@@ -60,25 +52,22 @@ def gate(candidate: ModelRevision, main: Main, split: SplitRows, config: GateCon
     about = ledger.record_at(candidate)
     if about is None:
         raise BadInput(f"{candidate} carries no step record, so it isn't a candidate of ours. Only `promote` by hand can make it live.")
-    live = promoted_candidate(main.record) == candidate
-    record = _record(candidate, main, split, config)
-    key = str(main.record.outputs.get("verdict")) if live and main.record else record.key
-    stored = _stored(ledger, candidate, about.key, key)
-    if stored:
-        return stored
-    if live:
-        return _verdict(record, candidate, main, split, config, Judgement(decision="promote", reason="this candidate is what main holds already"))
-    if str(candidate) in rejected_candidates(main.record):
-        return _verdict(
-            record,
-            candidate,
-            main,
-            split,
-            config,
-            Judgement(decision="keep", reason="a rollback took this candidate back; only `promote` by hand makes it live again"),
-        )
-    judgement = _judge(candidate, about, main, split, config, hub, predict)
-    return _store(ledger, _verdict(record, candidate, main, split, config, judgement), record, about.key)
+    record = verdict_record(candidate, main, split, config)
+    found = _settled(ledger, candidate, about.key, main, record)
+    if isinstance(found, GateVerdict):
+        return found
+    judgement = found or _judge(candidate, about, main, split, config, hub, predict)
+    verdict = GateVerdict(
+        key=record.key,
+        candidate=candidate,
+        production=main.production,
+        judged_main_sha=main.revision.sha,
+        test=split.revision,
+        config=config,
+        judgement=judgement,
+        repeated=found is not None,
+    )
+    return verdict if found else _store(ledger, verdict, record, about.key)
 
 
 def verdict_file(key: str) -> str:
@@ -86,21 +75,31 @@ def verdict_file(key: str) -> str:
     return f".spaceport/gate/{key}.json"
 
 
-def _record(candidate: ModelRevision, main: Main, split: SplitRows, config: GateConfig) -> StepRecord:
-    """Under (candidate, production, test, gate config). Production counts by its files, so that an edited card asks for no new verdict."""
-    model = {path: blob for path, blob in main.blobs.items() if path != CARD_FILE and (path in main.manifest or not main.record)}
+def verdict_record(candidate: ModelRevision, main: Main, split: SplitRows, config: GateConfig) -> StepRecord:
+    """The key of a verdict: candidate, production, test rows, gate config. Production counts by its files, so that an edited card asks for no new one.
+
+    Defaults stay out, so that a new field of GateConfig leaves old verdicts valid; a changed default needs a new VERSION.
+    """
     inputs: dict[str, Any] = {
         "candidate": str(candidate),
-        "production": digest(model) if main.holds_model else None,  # type: ignore[arg-type]
+        "production": digest(dict(main.model)) if main.holds_model else None,
         "test": str(split.revision),
         "label_column": split.label_column,
-        "config": config.model_dump(mode="json"),
+        "config": config.model_dump(mode="json", exclude_defaults=True),
     }
     return StepRecord.of(STEP, VERSION, inputs)
 
 
-def _verdict(record: StepRecord, candidate: ModelRevision, main: Main, split: SplitRows, config: GateConfig, judgement: Judgement) -> GateVerdict:
-    return GateVerdict(key=record.key, candidate=candidate, production=main.production, test=split.revision, config=config, judgement=judgement)
+def _settled(ledger: Ledger, candidate: ModelRevision, candidate_key: str, main: Main, record: StepRecord) -> GateVerdict | Judgement | None:
+    """What needs no predictions: a verdict that was given, a candidate that is live already, one that a rollback took back."""
+    if str(candidate) in rejected_candidates(main.record):
+        return Judgement(decision="keep", reason="a rollback took this candidate back; only `promote` by hand makes it live again")
+    live = main.record is not None and promoted_candidate(main.record) == candidate
+    key = main.record.outputs.get("verdict") if live and main.record else record.key
+    stored = _stored(ledger, candidate, candidate_key, str(key)) if key else None
+    if stored or not live:
+        return stored
+    return Judgement(decision="promote", reason="this candidate is what main holds already")
 
 
 def _stored(ledger: Ledger, candidate: ModelRevision, candidate_key: str, key: str) -> GateVerdict | None:

@@ -7,8 +7,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infra.errors import BadInput
+from infra.revisions import DatasetRevision
 
 PREDICTIONS_FILE = ".spaceport/predictions.jsonl"
+
+
+class SplitRows(NamedTuple):
+    """The rows that a model is judged on, and the train split that the trivial baseline knows."""
+
+    revision: DatasetRevision
+    files: Sequence[Path]
+    train_files: Sequence[Path] = ()
+    label_column: str | None = "label"
 
 
 class Truth(NamedTuple):

@@ -37,11 +37,11 @@ def promote(candidate: ModelRevision, judged_main_sha: str, verdict_key: str | N
             raise BadInput(f"{candidate.repo_id} has no main. Was the repo deleted?")
         if promoted_candidate(now.record) == candidate and now.record:
             return _done(ledger, now, now.record)
-        if not now.same_model(judged):
+        if now.model != judged.model:
             raise Conflict(
                 f"{candidate.repo_id}: the model on main changed after the gate judged {judged_main_sha[:8]} (now {now.revision.sha[:8]}). Gate again."
             )
-        publication = _publication(ledger, candidate, now, judged_main_sha, verdict_key, insist)
+        publication = _publication(ledger, candidate, now, verdict_key, insist)
         try:
             published = ledger.publish(publication)
         except Conflict:  # somebody committed meanwhile: the next round sees whether that changed the model
@@ -52,7 +52,13 @@ def promote(candidate: ModelRevision, judged_main_sha: str, verdict_key: str | N
     raise Conflict(f"{candidate.repo_id}: main moves all the time. Run it again.")
 
 
-def _publication(ledger: Ledger, candidate: ModelRevision, main: Main, judged: str, verdict_key: str | None, insist: bool) -> Publication:
+def promotion_record(candidate: ModelRevision, candidate_key: str, main: Main) -> StepRecord:
+    """A move is (what, instead of what): keyed on the promotion that it replaces, A -> B -> A is three keys, and a lost answer is told apart from the past."""
+    inputs: dict[str, JsonValue] = {"candidate": str(candidate), "candidate_key": candidate_key, "replaces": main.record.key if main.record else None}
+    return StepRecord.of(PROMOTE_STEP, VERSION, inputs)
+
+
+def _publication(ledger: Ledger, candidate: ModelRevision, main: Main, verdict_key: str | None, insist: bool) -> Publication:
     about = ledger.record_at(candidate)
     if about is None or not about.files:
         raise BadInput(f"{candidate} carries no manifest in {STEP_FILE}, so what belongs to it isn't known. Publish it as a candidate first.")
@@ -64,10 +70,9 @@ def _publication(ledger: Ledger, candidate: ModelRevision, main: Main, judged: s
     _check_foreign(main, copies, insist)
     card, keys = _card(ledger.hub, candidate, main)
     outputs: dict[str, JsonValue] = {"verdict": verdict_key, "card_keys": [*keys], "rejected": [*sorted(rejected - {str(candidate)})]}
-    inputs: dict[str, JsonValue] = {"candidate": str(candidate), "candidate_key": about.key, "replaces": judged}
     return Publication(
         repo=candidate.repo,
-        record=StepRecord.of(PROMOTE_STEP, VERSION, inputs, outputs),
+        record=promotion_record(candidate, about.key, main).model_copy(update={"outputs": outputs}),
         message=f"Promote candidate {about.key[:12]}",
         files={CARD_FILE: card},
         copies=copies,

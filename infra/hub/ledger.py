@@ -7,7 +7,7 @@ One publish is one commit that carries its step key in `.spaceport/step.json`, g
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -175,8 +175,8 @@ class Ledger:
                 found = self.find_in_history(publication.repo, record.key, publication.branch, publication.record_file)
             except (Unhealthy, RateLimited):  # the Hub is away: whether that try happened is seen at the next one
                 continue
-            if found:
-                return found
+            if found:  # after a lost answer it is this publish that is found there
+                return found if isinstance(last, Conflict) and attempt == 0 else replace(found, outcome="published")
             if isinstance(last, Conflict):
                 raise last
         if isinstance(last, RateLimited):

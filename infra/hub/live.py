@@ -36,12 +36,11 @@ class Main:
         """The files that the last promotion put there, its record included."""
         return frozenset({*self.record.files, STEP_FILE}) if self.record else frozenset()
 
-    def same_model(self, other: "Main") -> bool:
-        """Whether only other people's files or card text differ: the same record, and every file of its manifest unchanged."""
-        if self.holds_model != other.holds_model:
-            return False
-        judged = (self.manifest | other.manifest) - {CARD_FILE} if self.record or other.record else (self.blobs.keys() | other.blobs.keys()) - _NO_MODEL
-        return all(self.blobs.get(path) == other.blobs.get(path) for path in judged)
+    @property
+    def model(self) -> Mapping[str, str]:
+        """The files that make the model, by content: those of our manifest, or all where it isn't ours. Cards and people's files don't count."""
+        ours = self.manifest - {CARD_FILE, STEP_FILE} if self.record else self.blobs.keys() - _NO_MODEL
+        return {path: self.blobs[path] for path in sorted(ours) if path in self.blobs}
 
 
 def read_main(hub: HubClient, repo: Repo) -> Main | None:

@@ -13,7 +13,8 @@ from infra.hub.ledger import Published
 from infra.hub.live import Main, read_main
 from infra.hub.step_records import StepRecord
 from infra.revisions import DatasetRevision, ModelRevision, Repo
-from tasks.gate import GateConfig, GateVerdict, SplitRows, gate
+from tasks.gate import GateConfig, GateVerdict, gate
+from tasks.predictions import SplitRows
 from tasks.promote_model import Promoted, promote
 from tasks.publish_candidate import ModelConfig, Provenance, publish_candidate
 
