@@ -8,13 +8,13 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from infra.code_identity import code_identity
 from infra.errors import BadInput, Conflict, Unhealthy
 from infra.hub.cards import merge_card
 from infra.hub.client import HubClient, hub_errors
@@ -25,7 +25,8 @@ from infra.storage.sources import Listing, Progress, fingerprint, list_source
 from tasks.data.build import Built, build
 from tasks.data.card import body, front_matter
 from tasks.data.config import DataConfig
-from tasks.data.transform import installed_module, load_transform
+from tasks.data.sample import DataSample, sample_check
+from tasks.data.transform import transform_identity, transform_of
 from tasks.data_report import DataReport
 
 STEP = "data_register"
@@ -35,9 +36,20 @@ CARD = "README.md"
 NAMED_FILES = 50  # more than these are one digest in the record
 PUBLISH_TRIES = 3
 # They name where rows come from and go to, not what they are.
-NOT_CONTENT = {"repo_id", "visibility", "source"}
+NOT_CONTENT = {"repo_id", "visibility", "source", "code"}
 
-__all__ = ["DataConfig", "DataRegistered", "DataReport", "data_inputs", "data_record", "data_register", "look_up", "read_report"]
+__all__ = [
+    "DataConfig",
+    "DataRegistered",
+    "DataReport",
+    "DataSample",
+    "data_inputs",
+    "data_record",
+    "data_register",
+    "look_up",
+    "read_report",
+    "sample_check",
+]
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ def data_inputs(config: DataConfig, digests: Mapping[str, str], project: Path | 
     files: dict[str, JsonValue] = dict(digests) if len(digests) <= NAMED_FILES else {"files": len(digests), "digest": digest(dict(digests))}
     inputs: dict[str, JsonValue] = {"config": config.model_dump(mode="json", exclude=NOT_CONTENT), "source": files}
     if config.transform:
-        inputs["transform"] = transform_identity(config.transform, project or Path.cwd())
+        inputs["transform"] = transform_identity(config.transform, _project(config, project))
     return inputs
 
 
@@ -71,7 +83,7 @@ def look_up(config: DataConfig, hub: HubClient, record: StepRecord) -> Published
 
 
 def data_register(config: DataConfig, hub: HubClient, work: Path, *, project: Path | None = None, on_progress: Progress | None = None) -> DataRegistered:
-    """Publish the dataset of a config, or find that it is published. `work`: a folder to build in; `project`: where relative paths and the transform are."""
+    """Publish the dataset of a config, or find that it is published. `work`: a folder to build in; `project`: what relative paths start from."""
     listing, record = _look_at(config, hub, work, project, on_progress)
     digests = fingerprint(listing, work)
     found = look_up(config, hub, record)
@@ -79,8 +91,8 @@ def data_register(config: DataConfig, hub: HubClient, work: Path, *, project: Pa
         return _registered(found, read_report(hub, found.revision))  # type: ignore[arg-type]
     room = Path(tempfile.mkdtemp(prefix="build-", dir=work))
     try:
-        transform = load_transform(config.transform, project or Path.cwd()) if config.transform else None
-        built = build(listing, digests, config, room, transform, on_progress)
+        with transform_of(config.transform, _project(config, project)) if config.transform else nullcontext() as transform:
+            built = build(listing, digests, config, room, transform, on_progress)
         return _registered(_publish(config, hub, record, built), built.report)
     finally:
         shutil.rmtree(room, ignore_errors=True)
@@ -92,15 +104,6 @@ def read_report(hub: HubClient, revision: DatasetRevision) -> DataReport:
     if value is None:
         raise BadInput(f"{revision} has no {REPORT_FILE}: it isn't a dataset that data_register published.")
     return DataReport.model_validate(value)
-
-
-def transform_identity(name: str, project: Path) -> JsonValue:
-    """The digest of the transform's code: its module, what that imports of the project, and the versions of the packages beneath."""
-    module = name.partition(":")[0]
-    local = code_identity(["python", "-m", module], project)
-    if local.files:
-        return local.model_dump(mode="json")
-    return {"module": module, "sha256": sha256_of(installed_module(name))}
 
 
 def _look_at(config: DataConfig, hub: HubClient, work: Path, project: Path | None, on_progress: Progress | None) -> tuple[Listing, StepRecord]:
@@ -181,3 +184,9 @@ def _registered(published: Published, report: DataReport) -> DataRegistered:
 
 def _repo(config: DataConfig) -> Repo:
     return Repo(repo_type="dataset", repo_id=config.repo_id)
+
+
+def _project(config: DataConfig, project: Path | None) -> Path:
+    """Where the transform's module is looked for."""
+    base = project or Path.cwd()
+    return base / Path(config.code).expanduser() if config.code else base

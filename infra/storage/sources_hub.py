@@ -28,6 +28,11 @@ class HubFile:
     settled: bool = True  # a blob's name is its content
 
     @property
+    def known_sha256(self) -> str | None:
+        """What LFS calls the file by."""
+        return self.blob.removeprefix("sha256:") if self.blob.startswith("sha256:") else None
+
+    @property
     def pin(self) -> str:
         """The content's own address: the same file at a later commit is the same pin."""
         return f"hub:{self.hub.endpoint}:{self.blob}:{self.size}"

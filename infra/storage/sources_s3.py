@@ -27,6 +27,7 @@ class S3File:
     etag: str
     version: str | None
     client: Any = field(compare=False, repr=False)
+    known_sha256: None = None
     settled: bool = True  # an ETag changes with the content, whenever it was written
 
     @property
@@ -71,7 +72,8 @@ class _Ranges(io.RawIOBase):
 
     def __init__(self, file: S3File) -> None:
         super().__init__()
-        self._file, self._place, self._body = file, 0, None
+        self._file, self._place = file, 0
+        self._body: Any = None
 
     def readable(self) -> bool:
         return True

@@ -91,8 +91,8 @@ def _types(table: "pa.Table", config: DataConfig, transform: Transform | None, n
 def _write(runs: SortedRuns, types: ColumnTypes, config: DataConfig, preparer: Preparer, work: Path, on_progress: Progress | None) -> Built:
     writers = {split: ShardWriter(work, split) for split in SPLITS}
     tally = Tally(config)
-    for bucket in runs.merged():
-        table = distinct(bucket, config, preparer.place, preparer.violations, preparer.dropped)
+    for table in runs.merged():
+        table = distinct(table, config, preparer.place, preparer.violations, preparer.dropped)  # noqa: PLW2901 - the first one must not be kept
         codes = assign(table, config, preparer.given)
         for code, split in enumerate(SPLITS):
             part = types.settle(public_columns(table.filter(codes == code)))

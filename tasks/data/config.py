@@ -1,13 +1,31 @@
 """What a data scientist says about the data."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from infra.revisions import Frozen
 
+_REPO_ID = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
+
+
+def _as_repo_id(text: str) -> str:
+    if not _REPO_ID.fullmatch(text) or len(text) > 96 or "--" in text or ".." in text or text.endswith(".git"):
+        raise ValueError(f"{text!r} is no repository; write owner/name in letters, digits, single dashes and dots, and underscores, 96 characters at most")
+    return text
+
+
+def _as_encoding(text: str) -> str:
+    try:
+        "".encode(text)
+    except (LookupError, ValueError) as error:
+        raise ValueError(f"{text!r} is no text encoding; use utf-8, cp1252, latin-1 or utf-16") from error
+    return text
+
+
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
-RepoId = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,95}/[\w][\w.-]{0,95}$")]
+RepoId = Annotated[str, AfterValidator(_as_repo_id)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 
@@ -23,7 +41,9 @@ class DataConfig(Frozen):
         description="A file, folder or glob (relative to the project), s3://bucket/key-or-prefix, or hf://datasets/owner/name@revision[/path].",
     )
     format: Format = Field("auto", title="Format", description="auto: by the file's suffix (.csv, .tsv, .jsonl, .parquet, also .gz, .zst, .bz2).")
-    encoding: Name = Field("utf-8", title="Encoding", description="Of CSV, TSV and JSONL. Python's names: utf-8, cp1252, latin-1, utf-16.")
+    encoding: Annotated[Name, AfterValidator(_as_encoding)] = Field(
+        "utf-8", title="Encoding", description="Of CSV, TSV and JSONL. Python's names: utf-8, cp1252, latin-1, utf-16."
+    )
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
         None, title="Delimiter", description="Of CSV and TSV. None: a tab in .tsv, else the comma, or the semicolon or tab where the header has no comma."
     )
@@ -40,6 +60,7 @@ class DataConfig(Frozen):
         title="Transform",
         description="Your own function as package.module:function. It gets one row as a dict and returns the row to keep, or None to drop it.",
     )
+    code: Name | None = Field(None, title="Project folder", description="Where the module of the transform is. None: where the run starts.")
     test_share: float = Field(
         0.1,
         ge=0,

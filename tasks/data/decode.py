@@ -15,10 +15,7 @@ class Utf8(io.RawIOBase):
     def __init__(self, stream: Any, name: str, encoding: str) -> None:
         super().__init__()
         self._stream, self._name, self._encoding = stream, name, encoding
-        try:
-            self._decoder = codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)()
-        except LookupError as error:
-            raise BadInput(f"data.encoding {encoding!r} is unknown. Use utf-8, cp1252, latin-1 or utf-16.") from error
+        self._decoder = codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)()
         self._ready, self._offset, self._ended = b"", 0, False
         self._error: BadInput | None = None
 

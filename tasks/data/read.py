@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 1 << 20
-LONGEST_ROW_BYTES = 8 << 20
+LONGEST_ROW_BYTES = 4 << 20
 BATCH_ROWS = 8_192
 
 
@@ -29,6 +29,10 @@ class Batch:
 
     table: "pa.Table"
     numbers: "np.ndarray[Any, np.dtype[np.int64]]"
+
+    def first(self, rows: int) -> "Batch":
+        """No more than so many of them."""
+        return self if len(self.table) <= rows else Batch(self.table.slice(0, rows), self.numbers[:rows])
 
 
 class _Hashing(io.RawIOBase):

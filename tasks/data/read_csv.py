@@ -8,7 +8,7 @@ from typing import Any
 from infra.errors import BadInput
 from tasks.data.config import DataConfig
 from tasks.data.decode import Utf8
-from tasks.data.read import LONGEST_ROW_BYTES, Batch
+from tasks.data.read import BATCH_ROWS, LONGEST_ROW_BYTES, Batch
 
 HEADER_BYTES = 64 << 10
 
@@ -41,9 +41,11 @@ def read_csv(stream: Any, name: str, config: DataConfig, delimiter: str | None) 
         first = 2
         for batch in reader:
             _refuse_ragged(ragged, name, len(columns))
-            table = pa.Table.from_batches([batch])
-            yield Batch(table.select([column for column in columns if column]), np.arange(first, first + len(table), dtype=np.int64))
-            first += len(table)
+            block = pa.Table.from_batches([batch]).select([column for column in columns if column])
+            for offset in range(0, len(block), BATCH_ROWS):
+                table = block.slice(offset, BATCH_ROWS)
+                yield Batch(table, np.arange(first, first + len(table), dtype=np.int64))
+                first += len(table)
         _refuse_ragged(ragged, name, len(columns))
     except pa.ArrowException as error:
         text.check()

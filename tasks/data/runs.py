@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 HIGH, LOW, FILE, ROW, SPLIT = "__high", "__low", "__file", "__row", "__split"  # the hash's two halves, and where the row came from
 RUN_BYTES = 8 << 20
+BUCKET_BYTES = 2 << 20
+RELEASE_EVERY = 8
 MOST_RUNS = 500  # open files at once stay below the usual limit of 1,024
 MOST_BUCKETS = 4_096
 
@@ -23,7 +25,7 @@ class SortedRuns:
     def __init__(self, folder: Path, expected_bytes: int) -> None:
         self._folder = folder
         self._run_bytes = max(RUN_BYTES, expected_bytes // MOST_RUNS)
-        self._bits = min(max(0, (expected_bytes // RUN_BYTES).bit_length()), MOST_BUCKETS.bit_length() - 1)
+        self._bits = min(max(0, (expected_bytes // BUCKET_BYTES).bit_length()), MOST_BUCKETS.bit_length() - 1)
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._runs: list[Path] = []
@@ -54,10 +56,17 @@ class SortedRuns:
 
         readers = [pa.ipc.open_file(pa.OSFile(str(run), "rb")) for run in self._runs]
         for bucket in range(1 << self._bits):
-            parts = [pa.Table.from_batches([reader.get_batch(bucket)]) for reader in readers]
-            parts = [part for part in parts if len(part)]
-            if parts:
-                yield _sorted(_joined(parts, self.schema))
+            table = self._bucket(readers, bucket)
+            if len(table):
+                yield table
+            del table
+            if bucket % RELEASE_EVERY == 0:
+                pa.default_memory_pool().release_unused()
+
+    def _bucket(self, readers: list[Any], bucket: int) -> "pa.Table":
+        import pyarrow as pa
+
+        return _sorted(_joined([pa.Table.from_batches([reader.get_batch(bucket)]) for reader in readers], self.schema))
 
     def _seal(self) -> None:
         import numpy as np

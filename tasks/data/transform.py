@@ -2,38 +2,79 @@
 
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
+from infra.code_identity import code_identity
 from infra.errors import BadInput
+from infra.storage.sources import sha256_of_file
 from tasks.data.read import Batch, table_of_rows
+
+OURS = {"flows", "tasks", "deployments", "infra"}
 
 Transform = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
-def load_transform(name: str, project: Path) -> Transform:
-    """The function `package.module:function`, found in the project's folder or among what is installed."""
+@contextmanager
+def transform_of(name: str, project: Path) -> Iterator[Transform]:
+    """The function `package.module:function`, from the project's folder or from what is installed, importable while the context lasts.
+
+    Read anew from the files whose content is in the step key, also in a process that has imported an older version of them.
+    """
     module, _, function = name.partition(":")
-    if str(project) not in sys.path:
-        sys.path.insert(0, str(project))
-    importlib.invalidate_caches()
+    local = _local_files(module, project)
+    folder = str(project.resolve())
+    sys.path.append(folder)  # last: a folder of the project called like a package must not hide the package
     try:
-        found = getattr(importlib.import_module(module), function)
+        _forget(local)
+        yield _imported(name, module, function, local, project)
+    finally:
+        sys.path.remove(folder)
+
+
+def transform_identity(name: str, project: Path) -> JsonValue:
+    """What the transform's code is: its module, what that imports of the project, and the versions of the packages beneath."""
+    module = name.partition(":")[0]
+    local = code_identity(["python", "-m", module], project)
+    if local.files:
+        return local.model_dump(mode="json")
+    return {"module": module, "sha256": sha256_of_file(_installed(name, module))}
+
+
+def _local_files(module: str, project: Path) -> set[Path]:
+    return {(project / name).resolve() for name in code_identity(["python", "-m", module], project).files}
+
+
+def _forget(files: set[Path]) -> None:
+    """Take the project's modules out of the import cache, but none of Spaceport's own."""
+    importlib.invalidate_caches()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name.partition(".")[0] not in OURS and Path(file).resolve() in files:
+            del sys.modules[name]
+
+
+def _imported(name: str, module: str, function: str, local: set[Path], project: Path) -> Transform:
+    where = f"data.transform {name!r}"
+    try:
+        loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise BadInput(f"data.transform {name!r}: no module {error.name!r}, neither in {project} nor installed.") from error
-    except AttributeError as error:
-        raise BadInput(f"data.transform {name!r}: {module} has no {function!r}.") from error
+        raise BadInput(f"{where}: there is no module {error.name!r}, neither in {project} nor installed.") from error
     except Exception as error:
-        raise BadInput(f"data.transform {name!r}: {module} can't be imported ({_said(error)}).") from error
+        raise BadInput(f"{where}: {module} can't be imported ({_said(error)}).") from error
+    if local and Path(loaded.__file__ or "").resolve() not in local:
+        raise BadInput(f"{where}: {loaded.__file__} hides the module of that name in {project}. Rename yours.")
+    found = getattr(loaded, function, None)
     if not callable(found):
-        raise BadInput(f"data.transform {name!r} is no function but {type(found).__name__}.")
+        raise BadInput(f"{where}: {module} has no function {function!r}.")
     return found  # type: ignore[no-any-return]
 
 
-def installed_module(name: str) -> Path:
-    """The file of a transform that isn't in the project but installed."""
-    module = name.partition(":")[0]
+def _installed(name: str, module: str) -> Path:
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
