@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from urllib.parse import quote
@@ -87,15 +86,21 @@ class HubClient:
     def recent_commits(self, repo: Repo, ref: str, limit: int) -> list["Commit"]:
         """The newest commits of a branch or tag, newest first; none when the repo or the ref isn't there. Reads no more pages than it needs."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-        from huggingface_hub.utils import build_hf_headers, paginate  # type: ignore[attr-defined]
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
-        url = f"{self.endpoint}/api/{repo.repo_type}s/{repo.repo_id}/commits/{quote(ref, safe='')}"
+        # Not list_repo_commits: it reads all pages, and tries a dead Hub for half a minute before it says so.
+        url: str | None = f"{self.endpoint}/api/{repo.repo_type}s/{repo.repo_id}/commits/{quote(ref, safe='')}"
+        found: list[Commit] = []
         with hub_errors(f"reading the history of {repo}"):
-            try:
-                found = list(islice(paginate(url, params={}, headers=build_hf_headers(token=self.api.token), timeout=30), limit))
-            except (RepositoryNotFoundError, RevisionNotFoundError):
-                return []
-        return [Commit(sha=item["id"], message=f"{item['title']}\n{item['message']}", date=item["date"]) for item in found]
+            while url and len(found) < limit:
+                response = get_session().get(url, headers=build_hf_headers(token=self.api.token), timeout=30)
+                try:
+                    hf_raise_for_status(response)
+                except (RepositoryNotFoundError, RevisionNotFoundError):
+                    return []
+                found += [Commit(item["id"], f"{item['title']}\n{item['message']}", item["date"]) for item in response.json()]
+                url = response.links.get("next", {}).get("url")
+        return found[:limit]
 
     def read_bytes(self, revision: Revision, path: str) -> bytes | None:
         """A small file at a revision; None when it isn't there."""
