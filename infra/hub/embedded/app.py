@@ -20,6 +20,8 @@ How another module joins (Spaces, later Jobs, webhooks, Endpoints, token exchang
 """
 
 import errno
+import logging
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
@@ -41,6 +43,8 @@ from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import caller_of, find_repo, refusal_response
 from infra.hub.embedded.state import HubState
 
+NEARLY_FULL_BYTES = 1 << 20
+_log = logging.getLogger("spaceport.hub")
 EXTENSIONS = ("infra.hub.embedded.spaces_routes",)
 
 
@@ -107,7 +111,8 @@ def _refuse_unknown_repo(request: Request) -> None:
 
 def _failed(request: Request, error: Exception) -> Response:
     """Ours or the disk's; nothing was moved, since the move of a ref or a row is the last thing done."""
-    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error) or "disk is full" in str(error)
-    if full:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    disk = shutil.disk_usage(request.app.state.hub.root)  # libgit2 and SQLite don't always say why a write failed
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or disk.free < NEARLY_FULL_BYTES:
         return refusal_response(Refusal(507, "No space left on the Hub's disk; nothing was changed"))
     return refusal_response(Refusal(500, f"Internal error: {type(error).__name__}"))

@@ -237,8 +237,7 @@ class GitStore:
         """A light tag, or an annotated one when there is a message."""
         with self.lock(uid):
             repo = self.open(uid)
-            if f"refs/tags/{name}" in repo.references:
-                raise Refusal(409, f"Tag reference exists already: refs/tags/{name}")
+            _check_no_clash(repo, f"refs/tags/{name}")
             try:
                 if message:
                     repo.create_tag(name, pygit2.Oid(hex=sha), pygit2.enums.ObjectType.COMMIT, _signature(author), message)
@@ -280,6 +279,7 @@ class GitStore:
     def _move(repo: pygit2.Repository, ref: str, old: str | None, new: str) -> None:
         try:
             if old is None:
+                _check_no_clash(repo, ref)
                 repo.references.create(ref, pygit2.Oid(hex=new))
                 return
             reference = repo.references[ref]
@@ -288,10 +288,6 @@ class GitStore:
             reference.set_target(pygit2.Oid(hex=new))  # libgit2 compares with the value read above
         except pygit2.AlreadyExistsError:
             raise Refusal(409, f"Reference {ref} already exists") from None
-        except pygit2.GitError as error:
-            if "collides" in str(error) or "is a directory" in str(error) or "exists" in str(error):
-                raise Refusal(409, f"Reference {ref} can't be made beside those that exist: {error}") from None
-            raise
         except (KeyError, ValueError) as error:
             raise Refusal(400, f"Invalid reference name {ref!r}: {error}") from None
 
@@ -299,6 +295,13 @@ class GitStore:
 def _ancestors(path: str) -> list[str]:
     segments = path.split("/")
     return ["/".join(segments[:depth]) for depth in range(1, len(segments))]
+
+
+def _check_no_clash(repo: pygit2.Repository, ref: str) -> None:
+    """Refs are files: `a` and `a/b` can't both be."""
+    for other in repo.references:
+        if other == ref or other.startswith(f"{ref}/") or ref.startswith(f"{other}/"):
+            raise Refusal(409, f"Reference {other} already exists")
 
 
 def _signature(author: str) -> pygit2.Signature:

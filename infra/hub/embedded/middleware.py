@@ -36,26 +36,30 @@ class Outermost:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, request_id, status = time.monotonic(), uuid.uuid4().hex, 0
+        began, request_id, status, logged = time.monotonic(), uuid.uuid4().hex, 0, False
         scope["path"] = split_then_decode(scope)
         limit_headers, refusal = self._limiter.take(scope)
         if not LOOPBACK_HOST.match(header(scope, b"host")):
             refusal = Refusal(403, "This Hub answers to loopback names only")  # a web page that points its own name at 127.0.0.1
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, logged
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 for name, value in limit_headers.items():
                     headers[name] = value
+            elif message["type"] == "http.response.body" and not message.get("more_body") and not logged:
+                logged = True  # before the last byte: whoever has an answer finds its line
+                self._write(scope, status, time.monotonic() - began, request_id)
             await send(message)
 
         try:
             await (refusal_response(refusal) if refusal else self.app)(scope, receive, answer)
         finally:
-            self._write(scope, status, time.monotonic() - began, request_id)
+            if not logged:
+                self._write(scope, status, time.monotonic() - began, request_id)
 
     def _write(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         """The query is left out: it may hold a signature."""
