@@ -112,3 +112,19 @@ class UnknownOutcome(SpaceportError):
 
 class Bug(SpaceportError):
     """A state that our own code should have made impossible."""
+
+
+def described(error: BaseException) -> str:
+    """How a failure is written into a run's state: `kind: message`, in one line."""
+    kind = error.kind if isinstance(error, SpaceportError) else "bug"
+    message = str(error) if isinstance(error, SpaceportError) else f"{type(error).__name__}: {error}"
+    return f"{kind}: {message}"
+
+
+def failure_of(described_failure: str) -> SpaceportError:
+    """The error that `described` wrote; what nobody described is a Bug."""
+    kind, _, message = described_failure.partition(": ")
+    for error_type in SpaceportError.__subclasses__():
+        if error_type.kind == kind:
+            return error_type(message)
+    return Bug(described_failure)

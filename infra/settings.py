@@ -1,12 +1,21 @@
 """The one place that reads the environment."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PUBLIC_ENDPOINT = "https://huggingface.co"
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def _default_home() -> Path:
+    """A checkout keeps its state beside itself, so that two clones don't meet; an installed package in the user's state folder."""
+    if (PROJECT / "prefect.yaml").is_file():
+        return PROJECT / ".spaceport"
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spaceport"
 
 
 class Settings(BaseSettings):
@@ -16,15 +25,27 @@ class Settings(BaseSettings):
 
     hf_endpoint: str | None = Field(None, validation_alias="HF_ENDPOINT", description="The Hub; none means: the embedded one of `spaceport up`.")
     hf_token: SecretStr | None = Field(None, validation_alias=AliasChoices("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), description="The Hub token.")
+    space_token: SecretStr | None = Field(None, validation_alias="SPACEPORT_SPACE_TOKEN", description="A read-only token that a private model's Space gets.")
     prefect_api_url: str | None = Field(None, validation_alias="PREFECT_API_URL", description="The Prefect API; none means: the server of `spaceport up`.")
     prefect_auth_string: SecretStr | None = Field(None, validation_alias="PREFECT_API_AUTH_STRING", description="user:password of the Prefect API.")
-    home: Path = Field(
-        default_factory=lambda: Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spaceport",
-        validation_alias="SPACEPORT_HOME",
-        description="Where the local stack keeps its state and steps keep their work.",
-    )
+    home: Path = Field(default_factory=_default_home, validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files.")
 
     @property
     def endpoint(self) -> str:
         """The Hub's address without a trailing slash."""
         return (self.hf_endpoint or PUBLIC_ENDPOINT).rstrip("/")
+
+    def work(self, name: str) -> Path:
+        """A folder for the work of one kind of step; it can be deleted at any time between runs."""
+        return self.home / "work" / name
+
+
+def process_environment(*, without: tuple[str, ...] = ()) -> dict[str, str]:
+    """The environment for a program of ours that we start, less what would slow it down and less the names in `without`."""
+    dropped = {"PYTHONDONTWRITEBYTECODE", *without}
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def adopt(environment: Mapping[str, str]) -> None:
+    """Give this process an environment, before the libraries that read theirs at import (huggingface_hub, datasets) are imported."""
+    os.environ.update(environment)

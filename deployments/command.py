@@ -1,0 +1,112 @@
+"""The `spaceport` command: only what `prefect` can't say.
+
+With --json each verb prints one JSON object on standard output; everything else goes to standard error.
+Exit codes: 0 done, 1 failed or cancelled, 2 kept or undecided by the gate (for plan: changes to make), 3 outcome unknown.
+"""
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from deployments import running
+from deployments.local_stack import LocalStack
+from deployments.words import split_words
+from infra.errors import SpaceportError, described
+
+app = App(name="spaceport", help=__doc__.split("\n\n")[0], version_flags=["--version"])
+Words = Annotated[
+    str,
+    Parameter(name="FILE", allow_leading_hyphen=True, help="Run configs, merged in order, and flags for any field: --train.args.epochs 3."),
+]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on standard output.")]
+
+
+@app.command
+def up() -> int:
+    """Start the local stack: Prefect server, embedded Hub, worker. Returns when all of it is ready."""
+    stack = LocalStack(say=running.say)
+    found = stack.up()
+    running.say_how_to_connect(stack, found)
+    return 0
+
+
+@app.command
+def down() -> int:
+    """End the local stack; its data stays."""
+    ended = LocalStack().down()
+    running.say(f"ended: {', '.join(ended)}" if ended else "nothing was running")
+    return 0
+
+
+@app.command
+def hub(*, port: int = 7860, root: Path = Path(".spaceport/hub"), users: Path | None = None) -> int:
+    """Serve the embedded Hub alone, in the foreground, until Ctrl-C.
+
+    Parameters
+    ----------
+    port
+        Loopback port; 0 takes a free one.
+    root
+        Folder that holds repositories, files and tokens.
+    users
+        TOML file with users, tokens with roles, organisations and their members.
+    """
+    from infra.hub.embedded.server import serve
+
+    serve(port, root, users)
+    return 0
+
+
+@app.command
+def check(*words: Words, json: Json = False) -> int:
+    """Everything that can fail without a GPU, in seconds: token, access, data, script, disk and memory."""
+    return running.check(*split_words(words), json=json)
+
+
+@app.command
+def plan(*words: Words, json: Json = False) -> int:
+    """Which steps would run or be reused, which input changed, and the commits to make. Exit code 2: there is something to do."""
+    return running.plan(*split_words(words), json=json)
+
+
+@app.command
+def run(*words: Words, json: Json = False, detach: bool = False, if_changed: bool = False, key: str | None = None) -> int:
+    """Trigger the pipeline, follow it, and end with its true exit code. Ctrl-C leaves the run alone.
+
+    Parameters
+    ----------
+    detach
+        Return when the run is started.
+    if_changed
+        Ask the ledger first and start no run when nothing changed.
+    key
+        Idempotency key: the same key attaches to the run that it started.
+    """
+    return running.run(*split_words(words), json=json, detach=detach, if_changed=if_changed, key=key)
+
+
+@app.command
+def demo(*words: Words, full: bool = False, json: Json = False) -> int:
+    """The whole pipeline on real movie reviews, in one command and with no account (`make run`)."""
+    return running.demo(split_words(words)[1], full=full, json=json)
+
+
+def main() -> None:
+    """Run the command and leave with its exit code."""
+    try:
+        code = app(sys.argv[1:], result_action="return_value")
+    except SpaceportError as error:
+        code = _failed(error)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _failed(error: SpaceportError) -> int:
+    print(f"spaceport: {described(error)}", file=sys.stderr)
+    if "--json" in sys.argv:
+        print(json_format.dumps({"flow_run": None, "outcome": "failed", "steps": [], "live": {}, "error": {"kind": error.kind, "message": str(error)}}))
+    return 3 if error.kind == "unknown outcome" else 1

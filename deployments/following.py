@@ -1,0 +1,106 @@
+"""Follows a run until it ends and says what happens: one line per step as it ends, and where a long step stands."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from infra.errors import Unhealthy, failure_of
+from infra.prefect_api import FINAL_STATES, PrefectApi
+from tasks.report import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, Failure, RunReport, parse_report
+
+POLL_SECONDS = 0.2
+QUIET_SECONDS = 30.0  # without a terminal, how often a step that takes long says where it is
+RUN_ID = re.compile(r"flow-run/([0-9a-f-]{36})")
+LOST_SECONDS = 600.0  # how long the server may be away before the outcome is called unknown
+
+
+def follow(api: PrefectApi, run_id: str, output: TextIO = sys.stderr, sleep: Callable[[float], None] = time.sleep) -> RunReport:
+    """Wait for the end of a run, narrate it, and return its report; an outage of minutes is waited out, a longer one is `unknown`."""
+    api.patience_seconds = LOST_SECONDS
+    narrator = _Narrator(api, run_id, output)
+    try:
+        while True:
+            run = api.read_run(run_id)
+            narrator.tell(run)
+            if run["state"]["type"] in FINAL_STATES:
+                narrator.close()
+                return report_of(api, run)
+            sleep(POLL_SECONDS)
+    except Unhealthy as error:
+        narrator.close()
+        return RunReport(outcome="unknown", error=Failure(kind="unknown outcome", message=f"{error} The run may go on: {api.run_url(run_id)}"))
+
+
+def report_of(api: PrefectApi, run: Any) -> RunReport:
+    """The report of a run that ended; made up from its state when it died before it could write one."""
+    state = run["state"]
+    written = api.artifacts(run["id"], ARTIFACT_KEY)
+    report = parse_report(written[0]["data"]) if written else None
+    if report and (state["type"] == "COMPLETED") == (report.error is None):
+        return report
+    steps, message = report.steps if report else (), state.get("message") or state["name"]
+    if state["type"] == "CANCELLED":
+        return RunReport(outcome="cancelled", steps=steps, error=Failure(kind="cancelled", message=message))
+    found = failure_of(message)
+    return RunReport(outcome="failed", steps=steps, error=Failure(kind=found.kind, message=str(found)))
+
+
+class _Narrator:
+    """Prints what changed since the last look."""
+
+    def __init__(self, api: PrefectApi, run_id: str, output: TextIO) -> None:
+        self.api, self.run_id, self.output = api, run_id, output
+        self.told: set[str] = set()
+        self.started = time.monotonic()
+        self.last_said = time.monotonic()
+        self.live = output.isatty()
+        self.shown = ""
+        self.training_run: str | None = None
+
+    def tell(self, run: Any) -> None:
+        """Say which steps ended, and where the one that runs stands."""
+        if run["state"]["type"] in {"SCHEDULED", "PENDING"} and time.monotonic() - self.started < 2:
+            return
+        running = None
+        for task in self.api.task_runs(self.run_id):
+            state = task["state"] or {}
+            name = task["name"]
+            if state.get("type") in FINAL_STATES and task["id"] not in self.told:
+                self.told.add(task["id"])
+                word = {"COMPLETED": "done"}.get(state["type"], state["type"].lower())
+                self._line(f"{name:<16} {'reused' if state['name'] == 'Cached' else word:<9} {task['total_run_time']:6.1f} s")
+            elif state.get("type") == "RUNNING":
+                running = task
+        if running:
+            self._progress(f"{running['name']:<16} {self._where() or 'running'}   {running['estimated_run_time']:6.1f} s")
+
+    def close(self) -> None:
+        """Leave the terminal clean."""
+        if self.live and self.shown:
+            self.output.write("\r\x1b[2K")
+            self.output.flush()
+            self.shown = ""
+
+    def _where(self) -> str | None:
+        """Where the training stands: its run is the link on this run's page."""
+        if self.training_run is None:
+            links = self.api.artifacts(self.run_id, TRAINING_RUN_KEY)
+            found = RUN_ID.search(str(links[0]["data"])) if links else None
+            self.training_run = found.group(1) if found else None
+        written = self.api.artifacts(self.training_run, PROGRESS_KEY) if self.training_run else []
+        return written[0].get("description") if written else None
+
+    def _line(self, text: str) -> None:
+        self.close()
+        print(f"  {text}", file=self.output, flush=True)
+        self.last_said = time.monotonic()
+
+    def _progress(self, text: str) -> None:
+        if self.live:
+            self.output.write(f"\r\x1b[2K  {text}")
+            self.output.flush()
+            self.shown = text
+        elif time.monotonic() - self.last_said > QUIET_SECONDS:
+            self._line(text)

@@ -1,0 +1,205 @@
+"""The local stack: a Prefect server, the embedded Hub and a worker, so that the whole pipeline runs with no account and no network.
+
+What is named in the environment is used instead: with `HF_ENDPOINT` set no Hub is started, with `PREFECT_API_URL` set no server.
+"""
+
+import contextlib
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from pydantic import SecretStr
+
+from deployments.local_keys import LocalKeys
+from infra import daemons
+from infra.daemons import Daemon
+from infra.errors import BadInput, Unhealthy
+from infra.prefect_api import PrefectApi
+from infra.revisions import Frozen
+from infra.settings import PROJECT, Settings, process_environment
+
+SERVER_PORT, HUB_PORT = 4200, 7860
+SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
+WORKER_NAME = "local"
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLI_PROMPT": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+Say = Callable[[str], None]
+
+
+class Stack(Frozen):
+    """What runs, where it answers, and with which credentials (kept in files that only the owner can read)."""
+
+    daemons: tuple[Daemon, ...] = ()
+    prefect_api_url: str | None = None
+    hf_endpoint: str | None = None
+
+    def named(self, name: str) -> Daemon | None:
+        """The daemon of that name, if it lives."""
+        return next((daemon for daemon in self.daemons if daemon.name == name and daemon.alive), None)
+
+    @property
+    def alive(self) -> bool:
+        """Whether everything that was started still runs."""
+        return bool(self.daemons) and all(daemon.alive for daemon in self.daemons)
+
+
+class LocalStack:
+    """Starts, finds and ends the local stack of one home folder."""
+
+    def __init__(self, settings: Settings | None = None, say: Say = lambda line: None) -> None:
+        self.settings = settings or Settings()
+        self.home, self.say = self.settings.home, say
+        self.keys = LocalKeys(self.home / "keys")
+        self._file = self.home / "stack.json"
+
+    def find(self) -> Stack:
+        """The stack as it runs now; empty when none does."""
+        try:
+            return Stack.model_validate_json(self._file.read_text())
+        except (OSError, ValueError):
+            return Stack()
+
+    def up(self) -> Stack:
+        """Start what isn't running and return when all of it answers. A failure or Ctrl-C ends what this call started."""
+        found = self.find()
+        if found.alive:
+            return found
+        daemons.stop(found.daemons)
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        started: list[Daemon] = []
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                hub = pool.submit(self._start_hub, started)
+                server = pool.submit(self._start_server, started)
+                hf_endpoint, prefect_api_url = hub.result(), server.result()
+            stack = Stack(daemons=tuple(started), prefect_api_url=prefect_api_url, hf_endpoint=hf_endpoint)
+            self._save(stack)
+            worker = self._start_worker(stack)
+            started.append(worker)
+            stack = stack.model_copy(update={"daemons": tuple(started)})
+            self._save(stack)
+            self._register(stack)
+            daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
+        except BaseException:
+            daemons.stop(reversed(started))
+            self._file.unlink(missing_ok=True)
+            raise
+        return stack
+
+    def down(self) -> list[str]:
+        """End the worker, the server and the Hub with everything they started; returns their names."""
+        found = self.find()
+        living = [daemon for daemon in reversed(found.daemons) if daemon.alive]
+        daemons.stop(living)
+        self._file.unlink(missing_ok=True)
+        return [daemon.name for daemon in living]
+
+    def connected(self, stack: Stack) -> Settings:
+        """The settings with the stack's addresses and credentials in the places that the environment leaves open."""
+        found: dict[str, str | SecretStr | None] = {}
+        if stack.hf_endpoint and not self.settings.hf_endpoint:
+            found |= {"hf_endpoint": stack.hf_endpoint, "hf_token": self.keys.read("hub-write"), "space_token": self.keys.read("hub-read")}
+        if stack.prefect_api_url and not self.settings.prefect_api_url:
+            found |= {"prefect_api_url": stack.prefect_api_url, "prefect_auth_string": self.keys.read("prefect")}
+        return self.settings.model_copy(update=found)
+
+    def environment(self, stack: Stack) -> dict[str, str]:
+        """The environment of a program that works with this stack."""
+        settings = self.connected(stack)
+        found = process_environment() | QUIET | {"HF_ENDPOINT": settings.endpoint, "SPACEPORT_HOME": str(self.home), "PREFECT_HOME": str(self.home / "prefect")}
+        if stack.hf_endpoint:
+            found |= {"HF_HUB_DISABLE_XET": "1", "HF_HOME": str(self.home / "cache")}
+        if settings.space_token:
+            found["SPACEPORT_SPACE_TOKEN"] = settings.space_token.get_secret_value()
+        if settings.hf_token:
+            found["HF_TOKEN"] = settings.hf_token.get_secret_value()
+        if settings.prefect_api_url:
+            found["PREFECT_API_URL"] = settings.prefect_api_url
+        if settings.prefect_auth_string:
+            found["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
+        return found
+
+    def _start_hub(self, started: list[Daemon]) -> str | None:
+        if self.settings.hf_endpoint:
+            self.say(f"Hub     {self.settings.hf_endpoint} (from HF_ENDPOINT)")
+            return None
+        port = self._port("Hub", HUB_PORT)
+        url = f"http://{daemons.LOOPBACK}:{port}"
+        users = self.keys.write_users_file(self.home / "hub-users.toml")
+        command = [sys.executable, "-m", "infra.hub.embedded", "--port", str(port), "--root", str(self.home / "hub"), "--users", str(users)]
+        hub = daemons.start("hub", command, process_environment(without=("HF_TOKEN",)) | QUIET, self.home / "logs" / "hub.log", url, log_stdout=False)
+        started.append(hub)
+        daemons.wait_until_ready(hub, lambda: _answers(f"{url}/api/models?limit=1"), HUB_TIMEOUT_SECONDS)
+        self.say(f"Hub     {url}")
+        return url
+
+    def _start_server(self, started: list[Daemon]) -> str | None:
+        if self.settings.prefect_api_url:
+            self.say(f"Prefect {self.settings.prefect_api_url} (from PREFECT_API_URL)")
+            return None
+        port = self._port("Prefect", SERVER_PORT)
+        url = f"http://{daemons.LOOPBACK}:{port}/api"
+        environment = (
+            process_environment()
+            | QUIET
+            | {
+                "PREFECT_HOME": str(self.home / "prefect"),
+                "PREFECT_SERVER_API_AUTH_STRING": self.keys.read("prefect").get_secret_value(),
+                "PREFECT_SERVER_API_PORT": str(port),  # without it the UI calls port 4200
+                "PREFECT_SERVER_UI_API_URL": url,
+            }
+        )
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", daemons.LOOPBACK, "--port", str(port)]
+        server = daemons.start("server", command, environment, self.home / "logs" / "server.log", url)
+        started.append(server)
+        daemons.wait_until_ready(server, lambda: _answers(f"{url}/health"), SERVER_TIMEOUT_SECONDS)
+        self.say(f"Prefect {url.removesuffix('/api')}")
+        return url
+
+    def _start_worker(self, stack: Stack) -> Daemon:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
+        environment = self.environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.2"}
+        return daemons.start("worker", command, environment, self.home / "logs" / "worker.log")
+
+    def _register(self, stack: Stack) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "deployments.registry"], env=self.environment(stack), cwd=PROJECT, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            (self.home / "logs" / "registry.log").write_text(done.stdout + done.stderr)
+            raise Unhealthy(f"the deployments could not be registered (log: {self.home / 'logs' / 'registry.log'})")
+
+    def _worker_is_online(self, stack: Stack) -> bool:
+        settings = self.connected(stack)
+        if not settings.prefect_api_url:
+            return False
+        with contextlib.suppress(Unhealthy, BadInput):  # BadInput: the pool is not there yet
+            workers = PrefectApi.from_settings(settings).call("POST", "/work_pools/process/workers/filter", {})
+            return any(worker["name"] == WORKER_NAME and worker["status"] == "ONLINE" for worker in workers)
+        return False
+
+    def _port(self, what: str, preferred: int) -> int:
+        port = daemons.free_port(preferred)
+        if port != preferred:
+            self.say(f"{what:<7} port {preferred} is taken; using {port}")
+        return port
+
+    def _save(self, stack: Stack) -> None:
+        self._file.write_text(stack.model_dump_json(indent=1))
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - a loopback address of ours
+        return bool(response.status < 500)
+    return False

@@ -1,0 +1,59 @@
+"""Puts the deployments of prefect.yaml on a Prefect server: idempotent, in about a second (`python -m deployments.registry`)."""
+
+import asyncio
+from importlib import import_module
+from typing import Any
+
+import yaml
+
+from infra.settings import PROJECT
+
+MANIFEST = PROJECT / "prefect.yaml"
+
+
+async def register_deployments(manifest: str) -> list[str]:
+    """Create or update the work pools and deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names."""
+    from prefect.client.orchestration import get_client
+
+    described = yaml.safe_load(manifest)
+    async with get_client() as client:
+        for pool in sorted({entry["work_pool"]["name"] for entry in described["deployments"]}):
+            await _ensure_pool(client, pool)
+        return [await _register(client, entry, described["pull"]) for entry in described["deployments"]]
+
+
+async def _ensure_pool(client: Any, name: str) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.workers.process import ProcessWorker
+
+    pool = WorkPoolCreate(name=name, type="process", base_job_template=ProcessWorker.get_default_base_job_template(), description="Processes on this machine.")
+    try:
+        await client.create_work_pool(pool)
+    except ObjectAlreadyExists:
+        return
+
+
+async def _register(client: Any, entry: dict[str, Any], pull: list[dict[str, Any]]) -> str:
+    from prefect.utilities.callables import parameter_schema
+
+    module, _, name = entry["entrypoint"].rpartition(".")
+    flow = getattr(import_module(module), name)
+    flow_id = await client.create_flow_from_name(flow.name)
+    await client.create_deployment(
+        flow_id=flow_id,
+        name=entry["name"],
+        entrypoint=entry["entrypoint"],
+        description=entry["description"],
+        tags=entry["tags"],
+        work_pool_name=entry["work_pool"]["name"],
+        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
+        pull_steps=pull,
+        job_variables=entry["work_pool"].get("job_variables", {}),
+        enforce_parameter_schema=True,
+    )
+    return f"{flow.name}/{entry['name']}"
+
+
+if __name__ == "__main__":
+    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text()))))

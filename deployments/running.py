@@ -1,0 +1,169 @@
+"""What the verbs of the command do: connect, trigger, follow, say what happened."""
+
+import json as json_format
+import secrets
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deployments import summary
+from deployments.demo import CONFIG, prepare_rows, seed_base_model
+from deployments.following import follow
+from deployments.local_stack import LocalStack, Stack
+from flows.config_files import load_run_config
+from flows.run_config import RunConfig
+from infra.errors import BadInput
+from infra.prefect_api import PrefectApi
+from infra.settings import Settings, adopt
+from tasks.report import RunReport
+
+PIPELINE = "pipeline/process"
+
+
+def say(line: str) -> None:
+    """A line for people: standard error, so that --json stays one object."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def say_how_to_connect(local: LocalStack, stack: Stack) -> None:
+    """Where the UI is and how to sign in, and what to set to use the stack from a shell."""
+    settings = local.connected(stack)
+    if stack.prefect_api_url:
+        say(f"UI      {stack.prefect_api_url.removesuffix('/api')}   sign in with the line in {local.keys.path('prefect')}")
+    if stack.hf_endpoint:
+        say(f"Hub     HF_ENDPOINT={settings.endpoint} HF_HUB_DISABLE_XET=1 HF_TOKEN=$(cat {local.keys.path('hub-write')})")
+
+
+def connect(*, start: bool) -> Settings:
+    """The settings to work with: the environment's, completed by the local stack, which is started if it must be."""
+    local = LocalStack(say=say)
+    settings = local.settings
+    if settings.hf_endpoint and settings.prefect_api_url:
+        return settings
+    stack = local.find()
+    if not stack.alive:
+        if not start:
+            raise BadInput("no local stack runs, and HF_ENDPOINT or PREFECT_API_URL isn't set. Start one with `spaceport up`.")
+        stack = local.up()
+    adopt(local.environment(stack))
+    return local.connected(stack)
+
+
+def run(
+    files: Sequence[Path], flags: Mapping[str, str], *, json: bool, detach: bool = False, if_changed: bool = False, key: str | None = None, start: bool = True
+) -> int:
+    """Trigger the pipeline and follow it to its true end."""
+    config = load_run_config(files, flags)
+    settings = connect(start=start)
+    if if_changed:
+        found = _unchanged(config)
+        if found:
+            return _ended(None, found, json)
+    api = PrefectApi.from_settings(settings)
+    triggered = trigger(api, config, key)
+    if detach:
+        return _ended(triggered, RunReport(outcome="started"), json)
+    say(f"run     {triggered['name']}   {triggered['url']}")
+    try:
+        report = follow(api, triggered["id"])
+    except KeyboardInterrupt:
+        say(f"\nleft; the run goes on. Follow it again: spaceport run ... --key {triggered['key']}")
+        return 130
+    return _ended(triggered, report, json)
+
+
+def trigger(api: PrefectApi, config: RunConfig, key: str | None) -> dict[str, str]:
+    """Start a run of the pipeline, or attach to the one that this key started; a run that ended badly is started again in place."""
+    found = key or str(uuid.uuid4())
+    created = api.create_run(
+        PIPELINE, {"config": config.model_dump(mode="json")}, idempotency_key=found, name=f"{config.name} {secrets.token_hex(2)}", tags=["spaceport"]
+    )
+    if created["state"]["type"] in {"FAILED", "CRASHED", "CANCELLED"}:
+        api.retry_run(created["id"], "triggered again with the same key")
+    return {"id": created["id"], "name": created["name"], "url": api.run_url(created["id"]), "key": found}
+
+
+def plan(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int:
+    """Say what a run would do; 2 when it would do something."""
+    config = load_run_config(files, flags)
+    connect(start=True)
+    from flows.planning import plan_run
+
+    from infra.hub.client import HubClient
+
+    found = plan_run(config, HubClient.from_settings())
+    if json:
+        print(found.model_dump_json())
+    else:
+        summary.print_plan(found)
+    return 2 if found.changes else 0
+
+
+def check(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int:
+    """Run the checks of a run and list what they found; 1 when something would fail."""
+    config = load_run_config(files, flags)
+    connect(start=True)
+    from flows.checking import check_run
+
+    from infra.hub.client import HubClient
+
+    found = check_run(config, HubClient.from_settings())
+    if json:
+        print(found.model_dump_json())
+    else:
+        summary.print_check(found)
+    return 0 if found.passed else 1
+
+
+def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
+    """Prepare the demo's rows and base model, run the pipeline, say what is live. A failure or Ctrl-C ends the stack that it started."""
+    local = LocalStack(say=say)
+    was_up = local.find().alive
+    try:
+        prepare_rows(local.home)
+        adopt(local.environment(local.up()))
+        from infra.hub.client import HubClient
+
+        if local.find().hf_endpoint:
+            seed_base_model(HubClient.from_settings())
+        code = run([CONFIG], ({"data.sample_rows": "1000000"} if full else {}) | dict(flags), json=json)
+    except BaseException:
+        _end_what_was_started(local, was_up)
+        raise
+    if code in {0, 2}:
+        say_how_to_connect(local, local.find())
+        say("stop    make stop")
+    else:
+        _end_what_was_started(local, was_up)
+    return code
+
+
+def _end_what_was_started(local: LocalStack, was_up: bool) -> None:
+    if not was_up:
+        local.down()
+        say(f"the local stack is ended; its logs are in {local.home / 'logs'}")
+
+
+def _unchanged(config: RunConfig) -> RunReport | None:
+    from flows.planning import plan_run
+
+    from infra.hub.client import HubClient
+
+    found = plan_run(config, HubClient.from_settings())
+    return None if found.changes else found.report()
+
+
+def _ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> int:
+    if json:
+        print(json_format.dumps(as_json(flow_run, report)))
+    else:
+        summary.print_report(flow_run, report)
+    return report.exit_code
+
+
+def as_json(flow_run: Mapping[str, str] | None, report: RunReport) -> dict[str, Any]:
+    """The one object of --json."""
+    shown = None if flow_run is None else {name: flow_run[name] for name in ("id", "name", "url")}
+    return {"flow_run": shown, **report.model_dump(mode="json", exclude={"numbers"})}

@@ -1,0 +1,63 @@
+"""What a person reads at the end of a verb."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from tasks.report import HEADLINES, RunReport
+
+if TYPE_CHECKING:
+    from flows.checking import CheckReport
+    from flows.planning import Plan
+
+COLOURS = {"promoted": "green", "unchanged": "green", "started": "green", "kept": "yellow", "undecided": "yellow"}
+
+
+def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
+    """Verdict first, then what is live, then each step's seconds."""
+    console = _console()
+    console.print(f"\n[bold {COLOURS.get(report.outcome, 'red')}]{HEADLINES[report.outcome]}[/]")
+    if report.error:
+        console.print(f"{report.error.kind}: {report.error.message}", style="red", markup=False, soft_wrap=True)
+    for name, value in report.numbers.items():
+        console.print(f"  {name:<22} {value}", markup=False, soft_wrap=True)
+    if report.steps:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for title in ("step", "outcome", "revision"):
+            table.add_column(title, overflow="fold")
+        table.add_column("seconds", justify="right")
+        for step in report.steps:
+            table.add_row(step.name, step.outcome, step.revision or "", f"{step.seconds:.1f}")
+        console.print(table)
+    if report.live.space_url:
+        console.print(f"live    {report.live.space_url}", style="bold", markup=False, soft_wrap=True)
+    if flow_run:
+        console.print(f"run     {flow_run['url']}", markup=False, soft_wrap=True)
+
+
+def print_plan(plan: "Plan") -> None:
+    """One line per step: run or reuse, and which input changed."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("step", "action", "why"):
+        table.add_column(title, overflow="fold")
+    for step in plan.steps:
+        table.add_row(step.name, step.action, step.why)
+    console = _console()
+    console.print(table)
+    console.print(f"{plan.commits} commit{'' if plan.commits == 1 else 's'} to make" if plan.changes else "Nothing to do: everything is there.")
+
+
+def print_check(report: "CheckReport") -> None:
+    """One line per finding."""
+    console = _console()
+    for finding in report.findings:
+        mark, style = ("ok", "green") if finding.passed else (finding.kind or "failed", "red")
+        console.print(f"[{style}]{mark:<10}[/] {finding.name:<12} ", end="")
+        console.print(finding.message, markup=False, soft_wrap=True)
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, highlight=False)

@@ -1,0 +1,119 @@
+"""Reads run configs: files (TOML, YAML by suffix) merged in order, flags on top, and every mistake named with file, field and nearest right field."""
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from flows.run_config import RunConfig, at_home
+from infra.errors import BadInput
+from infra.spelling import nearest
+
+MAX_FILE_BYTES = 1 << 20
+
+
+def load_run_config(files: Sequence[Path], flags: Mapping[str, str] | None = None) -> RunConfig:
+    """Merge files and flags (`{"train.args.epochs": "3"}`) into a RunConfig. Raises BadInput with one line."""
+    layers = [(str(file), at_home(read_config_file(file), file.resolve().parent)) for file in files]
+    for name, value in (flags or {}).items():
+        layers.append((f"--{name}", at_home(_nested(name, _flag_value(value)), Path.cwd())))
+    merged: dict[str, Any] = {}
+    for _, layer in layers:
+        merged = merge(merged, layer)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise BadInput(explain(error, layers)) from None
+
+
+def read_config_file(file: Path) -> dict[str, Any]:
+    """The mapping in a TOML or YAML file. Raises BadInput that names the file and the place."""
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file. Name a run config, for example configs/movie_reviews.toml.")
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise BadInput(f"{file}: {file.stat().st_size} bytes is no run config (at most {MAX_FILE_BYTES}).")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    try:
+        found = yaml.safe_load(text) if file.suffix in {".yaml", ".yml"} else tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{file}: not TOML: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise BadInput(f"{file}: a run config is a table of named fields; this is {type(found).__name__}.")
+    return found
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, anything else in `above` wins."""
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> str:
+    """The first mistake in one line: where it stands, which field, what is wrong, and the nearest right field."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"] if str(part) not in {"function-after", "function-before"}]
+    field = ".".join(path) or "the run config"
+    where = next((name for name, layer in reversed(layers) if _holds(layer, path)), layers[0][0] if layers else "run config")
+    others = f" ({error.error_count() - 1} more after this one.)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(RunConfig, path[:-1])
+        guess = nearest(path[-1], known)
+        hint = f"Did you mean {'.'.join([*path[:-1], guess])}?" if guess else f"Known here: {', '.join(sorted(known))}."
+        return f"{where}: {field} is no field of a run config. {hint}{others}"
+    if first["type"] == "missing":
+        return f"{where}: {field} is missing. Add it.{others}"
+    value = first.get("input")
+    shown = f" (it is {str(value)[:80]!r})" if value is None or isinstance(value, str | int | float | bool) else ""
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {field}: {message[0].lower()}{message[1:]}{shown}.{others}".replace("..", ".")
+
+
+def _nested(dotted: str, value: Any) -> dict[str, Any]:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _flag_value(text: str) -> Any:
+    """A flag's value as TOML would read it; what TOML can't read is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _holds(layer: Any, path: Sequence[str]) -> bool:
+    for part in path:
+        if isinstance(layer, Mapping) and part in layer:
+            layer = layer[part]
+        else:
+            return isinstance(layer, list)
+    return True
+
+
+def _fields_at(model: type[BaseModel], path: Sequence[str]) -> set[str]:
+    found: Any = model
+    for part in path:
+        field = found.model_fields.get(part)
+        if field is None:
+            return set()
+        options = (
+            typing.get_args(field.annotation) if isinstance(field.annotation, types.UnionType) or typing.get_args(field.annotation) else (field.annotation,)
+        )
+        found = next((option for option in options if isinstance(option, type) and issubclass(option, BaseModel)), None)
+        if found is None:
+            return set()
+    return set(found.model_fields)

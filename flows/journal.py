@@ -1,0 +1,64 @@
+"""Keeps what each step of a run did, and turns it into the run's report and final state."""
+
+import time
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from infra.errors import SpaceportError, described
+from tasks.gate_statistics import Decision
+from tasks.prefect_tasks import show_report
+from tasks.report import HEADLINES, Ended, Failure, Live, RunOutcome, RunReport, StepName, StepReport
+
+STATE_NAMES: dict[RunOutcome, str] = {"promoted": "Promoted", "kept": "Kept", "undecided": "Undecided", "unchanged": "Unchanged"}
+
+
+class Journal:
+    """What happened so far in one run of the pipeline."""
+
+    def __init__(self) -> None:
+        self.steps: list[StepReport] = []
+        self.live = Live()
+        self.numbers: dict[str, str] = {}
+        self.decision: Decision = "promote"
+
+    async def step(self, name: StepName, running: Any) -> Any:
+        """Wait for a step (`task(..., return_state=True)`), note how it ended, and return its value. Raises what the step raised."""
+        started = time.monotonic()
+        try:
+            state: State[Ended] = await running
+            ended = await state.aresult()
+        except BaseException:
+            self._note(StepReport(name=name, outcome="failed", seconds=round(time.monotonic() - started, 2)))
+            raise
+        self._note(StepReport(name=name, outcome=ended.outcome, revision=ended.revision, key=ended.key, seconds=round(time.monotonic() - started, 2)))
+        self.numbers |= ended.numbers
+        return ended.value
+
+    def skip(self, name: StepName) -> None:
+        """Note a step that this run has no need of."""
+        self._note(StepReport(name=name, outcome="skipped"))
+
+    async def close(self, error: BaseException | None = None) -> State[Any]:
+        """Write the report and return the state that the flow run ends in."""
+        report = self._report(error)
+        await show_report(report, HEADLINES[report.outcome])
+        if report.error:
+            return Failed(message=f"{report.error.kind}: {report.error.message}")
+        return Completed(name=STATE_NAMES[report.outcome], message=HEADLINES[report.outcome])
+
+    def _note(self, step: StepReport) -> None:
+        self.steps = [known for known in self.steps if known.name != step.name] + [step]
+
+    def _report(self, error: BaseException | None) -> RunReport:
+        failure = None
+        if error:
+            kind, _, message = described(error).partition(": ")
+            failure = Failure(kind=error.kind if isinstance(error, SpaceportError) else "bug", message=message or kind)
+        return RunReport(outcome="failed" if failure else self._outcome(), steps=tuple(self.steps), live=self.live, error=failure, numbers=self.numbers)
+
+    def _outcome(self) -> RunOutcome:
+        if self.decision != "promote":
+            return "kept" if self.decision == "keep" else "undecided"
+        return "promoted" if any(step.outcome == "published" for step in self.steps) else "unchanged"

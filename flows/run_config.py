@@ -1,0 +1,74 @@
+"""The run config: one typed, frozen value that says everything about a run, from a file, from flags, from the UI form or from the API."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from infra.errors import BadInput
+from infra.revisions import DatasetRevision, Frozen, Repo
+from tasks.data_register import DataConfig
+from tasks.gate import GateConfig
+from tasks.publish_candidate import ModelConfig
+from tasks.refresh_space import SpaceConfig
+from tasks.train_model import TrainConfig
+
+Target = Literal["process"]
+
+
+def _as_dataset_revision(text: str | None) -> str | None:
+    if text is not None:
+        try:
+            DatasetRevision.parse(text)
+        except BadInput as error:
+            raise ValueError(str(error)) from error
+    return text
+
+
+class RunConfig(Frozen):
+    """Everything about a run. Its fields are the UI's form and the keys of the file."""
+
+    name: Annotated[str, Field(title="Name", description="What the run is called in the UI.", pattern=r"^[\w. -]{1,80}$")]
+    target: Target = Field("process", title="Target", description="Where training runs: process (the worker's own machine).")
+    data: DataConfig | None = Field(None, title="Data", description="Raw rows and what to make of them. Leave it out to train on an existing dataset.")
+    dataset: Annotated[str | None, AfterValidator(_as_dataset_revision)] = Field(
+        None, title="Dataset revision", description="An existing dataset, datasets/ns/name@SHA, instead of Data: data_register is then skipped."
+    )
+    train: TrainConfig = Field(title="Training", description="The script or recipe, its base model and its arguments.")
+    model: ModelConfig = Field(title="Model", description="The model repository that candidates and promoted revisions go to.")
+    gate: GateConfig = Field(default_factory=GateConfig, title="Gate", description="When a candidate is good enough to go live.")
+    space: SpaceConfig | None = Field(None, title="Space", description="The Space that serves the model. Leave it out for none.")
+
+    @model_validator(mode="after")
+    def _one_source_of_rows(self) -> Self:
+        if (self.data is None) == (self.dataset is None):
+            raise ValueError("exactly one of data (raw rows) and dataset (an existing revision) is needed")
+        return self
+
+    @property
+    def repos(self) -> list[Repo]:
+        """Every repository that this run may write to."""
+        repos = [Repo(repo_type="model", repo_id=self.model.repo_id)]
+        if self.data:
+            repos.insert(0, Repo(repo_type="dataset", repo_id=self.data.repo_id))
+        if self.space:
+            repos.append(Repo(repo_type="space", repo_id=self.space.repo_id))
+        return repos
+
+
+def at_home(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same config with its relative paths made absolute from the config file's folder: a worker runs elsewhere."""
+    found = dict(config)
+    for section, names in RELATIVE_PATHS.items():
+        if isinstance(found.get(section), dict):
+            found[section] = found[section] | {
+                name: str((folder / value).resolve()) for name in names if isinstance(value := found[section].get(name), str) and _is_relative_path(value)
+            }
+    return found
+
+
+RELATIVE_PATHS = {"data": ("source",), "train": ("code",)}
+
+
+def _is_relative_path(value: str) -> bool:
+    return "://" not in value and not Path(value).is_absolute() and not value.startswith("~")

@@ -1,0 +1,128 @@
+"""The Prefect API as a trigger needs it: standard library only, patient with an absent server, quick with SQLite's 503.
+
+`import prefect` costs 0.8 s and its client sleeps two seconds on the first 503, which `create_flow_run` answers whenever another write
+of the same SQLite database came in between (Prefect 3.9.1, 2026-11). The idempotency key makes a quick second POST safe.
+"""
+
+import base64
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from infra.errors import BadInput, Conflict, SpaceportError, Unauthorized, Unhealthy
+from infra.settings import Settings
+
+REQUEST_TIMEOUT_SECONDS = 20.0
+BUSY_PAUSE_SECONDS = 0.05
+FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+
+class PrefectApi:
+    """A Prefect server, by its API address (`…/api`) and, if it wants one, its `user:password`."""
+
+    def __init__(self, url: str, auth: str | None = None, patience_seconds: float = 30.0) -> None:
+        self.url, self._auth, self.patience_seconds = url.rstrip("/"), auth, patience_seconds
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> Self:
+        """The server of the environment's `PREFECT_API_URL` and `PREFECT_API_AUTH_STRING`."""
+        found = settings or Settings()
+        if not found.prefect_api_url:
+            raise BadInput("PREFECT_API_URL is not set and no local stack runs. Set it, or start one with `spaceport up`.")
+        return cls(found.prefect_api_url, found.prefect_auth_string.get_secret_value() if found.prefect_auth_string else None)
+
+    def run_url(self, run_id: str) -> str:
+        """The run's page in the UI."""
+        return f"{self.url.removesuffix('/api')}/runs/flow-run/{run_id}"
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """One API call, repeated while the server is away or busy, for up to `patience_seconds`."""
+        deadline, pause = time.monotonic() + self.patience_seconds, BUSY_PAUSE_SECONDS
+        while True:
+            try:
+                return self._call_once(method, path, body)
+            except Unhealthy:
+                if time.monotonic() + pause > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 2, 2.0)
+
+    def deployment_id(self, name: str) -> str:
+        """The id of `flow/deployment`. Raises BadInput when there is none."""
+        return str(self.call("GET", f"/deployments/name/{urllib.parse.quote(name)}")["id"])
+
+    def create_run(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None, tags: Sequence[str] = ()) -> Any:
+        """Start a run of a deployment, or get the one that this key already started."""
+        body = {"parameters": parameters, "idempotency_key": idempotency_key, "tags": list(tags), "state": {"type": "SCHEDULED"}}
+        return self.call("POST", f"/deployments/{self.deployment_id(deployment)}/create_flow_run", body | ({"name": name} if name else {}))
+
+    def read_run(self, run_id: str) -> Any:
+        """A flow run as the server has it now."""
+        return self.call("GET", f"/flow_runs/{run_id}")
+
+    def retry_run(self, run_id: str, message: str) -> None:
+        """Put a run that ended back on the schedule: the same run, one attempt more."""
+        self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}, "force": True})
+
+    def cancel_run(self, run_id: str) -> None:
+        """Ask a run to end; its worker sees to it."""
+        self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "message": "cancelled by spaceport"}})
+
+    def logs(self, run_ids: Sequence[str], after: str | None = None, limit: int = 200) -> list[Any]:
+        """Log lines of runs in the order of their time, from `after` (an ISO timestamp) on."""
+        where: dict[str, Any] = {"flow_run_id": {"any_": list(run_ids)}}
+        if after:
+            where["timestamp"] = {"after_": after}
+        return list(self.call("POST", "/logs/filter", {"logs": where, "sort": "TIMESTAMP_ASC", "limit": limit}))
+
+    def task_runs(self, run_id: str) -> list[Any]:
+        """The task runs of a flow run, oldest first."""
+        body = {"flow_runs": {"id": {"any_": [run_id]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+        return list(self.call("POST", "/task_runs/filter", body))
+
+    def artifacts(self, run_id: str, key: str) -> list[Any]:
+        """The artifacts of a flow run under a key, newest first."""
+        body = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}, "sort": "CREATED_DESC"}
+        return list(self.call("POST", "/artifacts/filter", body))
+
+    def _call_once(self, method: str, path: str, body: object) -> Any:
+        headers = {"content-type": "application/json"}
+        if self._auth:
+            headers["authorization"] = "Basic " + base64.b64encode(self._auth.encode()).decode()
+        if method != "GET":
+            headers |= self._csrf
+        request = urllib.request.Request(self.url + path, None if body is None else json.dumps(body).encode(), headers, method=method)  # noqa: S310 - the address is the operator's own setting
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310
+                return json.loads(response.read() or b"null")
+        except urllib.error.HTTPError as error:
+            said = error.read()[:300].decode(errors="replace")
+            if error.code == 403 and "CSRF" in said and not self._csrf:
+                self._fetch_csrf_token()
+                return self._call_once(method, path, body)
+            raise _translated(error.code, said, f"{method} {path}") from error
+        except (OSError, ValueError) as error:
+            raise Unhealthy(f"the Prefect API at {self.url} can't be reached ({error}). Is PREFECT_API_URL right, and is the server up?") from error
+
+    _csrf: Mapping[str, str] = {}
+
+    def _fetch_csrf_token(self) -> None:
+        token = self._call_once("GET", "/csrf-token?client=spaceport", None)["token"]
+        self._csrf = {"prefect-csrf-token": token, "prefect-csrf-client": "spaceport"}
+
+
+def _translated(status: int, said: str, doing: str) -> SpaceportError:
+    match status:
+        case 401 | 403:
+            return Unauthorized(f"{doing}: the Prefect server wants another credential. Set PREFECT_API_AUTH_STRING to its user:password.")
+        case 404:
+            return BadInput(f"{doing}: the Prefect server has no such thing. Is the deployment there? `prefect deploy --all` makes them.")
+        case 409:
+            return Conflict(f"{doing}: {said}")
+        case 408 | 425 | 429 | 500 | 502 | 503 | 504:
+            return Unhealthy(f"{doing}: the Prefect server answered {status}.")
+    return BadInput(f"{doing}: the Prefect server refuses it ({status}): {said}")

@@ -1,0 +1,99 @@
+"""The report of a run: one value, written into the run page as Markdown and read back from there by the command line and CI."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from infra.errors import BadInput, FailureKind
+from infra.revisions import Frozen
+
+ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY = "report", "progress", "training-run"
+StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
+StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
+RunOutcome = Literal["promoted", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
+EXIT_CODES: dict[RunOutcome, int] = {"promoted": 0, "unchanged": 0, "started": 0, "failed": 1, "cancelled": 1, "kept": 2, "undecided": 2, "unknown": 3}
+HEADLINES: dict[RunOutcome, str] = {
+    "promoted": "Promoted: the new revision is live",
+    "kept": "Kept: the candidate is not better, nothing was changed",
+    "undecided": "Undecided: the test rows can't tell, nothing was changed",
+    "unchanged": "Unchanged: everything was already there",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+    "unknown": "Unknown: the server was lost",
+    "started": "Started",
+}
+_BEGIN, _END = "```json\n", "\n```"
+
+
+class StepReport(Frozen):
+    """What one step did."""
+
+    name: StepName
+    outcome: StepOutcome
+    revision: str | None = None
+    key: str | None = None
+    seconds: float = 0.0
+
+
+class Ended(NamedTuple):
+    """How a step ended: its value, and what of it goes into the report."""
+
+    value: Any
+    outcome: StepOutcome
+    revision: str | None = None
+    key: str | None = None
+    numbers: Mapping[str, str] = {}
+
+
+class Live(Frozen):
+    """What is live after the run."""
+
+    model: str | None = None
+    space: str | None = None
+    space_url: str | None = None
+
+
+class Failure(Frozen):
+    """Why a run ended badly."""
+
+    kind: FailureKind
+    message: str
+
+
+class RunReport(Frozen):
+    """What a run did and what is live now."""
+
+    outcome: RunOutcome
+    steps: tuple[StepReport, ...] = ()
+    live: Live = Field(default_factory=Live)
+    error: Failure | None = None
+    numbers: dict[str, str] = Field(default_factory=dict)  # headline numbers for people: accuracy, interval, baseline
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 failed or cancelled, 2 kept or undecided, 3 unknown."""
+        return EXIT_CODES[self.outcome]
+
+
+def render_report(report: RunReport) -> str:
+    """The report for the run page: what happened, what is live, what each step did; the same as JSON at the end."""
+    lines = [f"# {HEADLINES[report.outcome]}", ""]
+    if report.error:
+        lines += [f"> **{report.error.kind}**: {report.error.message}", ""]
+    if report.live.space_url:
+        lines += [f"Live: [{report.live.space_url}]({report.live.space_url})", ""]
+    lines += [f"- {name}: **{value}**" for name, value in report.numbers.items()] + [""]
+    lines += ["| step | outcome | revision | seconds |", "|---|---|---|---:|"]
+    lines += [f"| {step.name} | {step.outcome} | {f'`{step.revision}`' if step.revision else ''} | {step.seconds:.1f} |" for step in report.steps]
+    payload = report.model_dump_json(indent=1)
+    return "\n".join([*lines, "", "<details><summary>The same for programs</summary>", "", _BEGIN + payload + _END, "", "</details>", ""])
+
+
+def parse_report(markdown: str) -> RunReport:
+    """Read a report back. Raises BadInput when the text carries none."""
+    start = markdown.rfind(_BEGIN)
+    if start < 0:
+        raise BadInput("the run's report carries no JSON. Was it written by another version?")
+    return RunReport.model_validate(json.loads(markdown[start + len(_BEGIN) : markdown.index(_END, start)]))
