@@ -61,21 +61,24 @@ def own_commit() -> str | None:
 
 def predict(text: str) -> dict[str, float]:
     """Scores for every label."""
-    if not text.strip():
-        raise gr.Error("Write a sentence first.", duration=4)
     return loading.result().predict(text[:MAX_CHARACTERS])
 
 
-def shown(text: str) -> dict[str, Any]:
-    """What the label component shows."""
-    return predict(text)
+def shown(text: str) -> dict[str, float] | None:
+    """What the page shows for a text; nothing, and a word about it, for an empty one."""
+    if text.strip():
+        return predict(text)
+    gr.Warning("Write or paste a text first.", duration=4)
+    return None
 
 
 CSS = """
-.gradio-container { max-width: 720px !important; margin: 0 auto !important; }
-#head h1 { margin-bottom: .1em; }
-#head p, #foot p { color: var(--body-text-color-subdued); }
+.gradio-container { max-width: none !important; }
+.main.app { max-width: 800px !important; margin: 0 auto !important; }
+#head h1 { margin-bottom: .2em; }
 #foot { border-top: 1px solid var(--border-color-primary); margin-top: 1rem; padding-top: .6rem; font-size: .85em; overflow-wrap: anywhere; }
+#head p, #foot p { color: var(--body-text-color-subdued) !important; }
+footer { display: none !important; }
 """
 
 
@@ -88,18 +91,20 @@ def foot() -> str:
     """Model and data, with their revisions."""
     dataset = PAGE.get("dataset")
     learned = f" · trained on {link('datasets/', dataset['repo'], dataset.get('revision'))}" if dataset else ""
-    return f"Model {link('', MODEL, REVISION)}{learned}"
+    return f"Model {link('', MODEL, REVISION)}{learned} · [API](?view=api)"
 
 
 def page() -> gr.Blocks:
     """The one page."""
     with gr.Blocks(title=PAGE["title"], analytics_enabled=False) as demo:
-        gr.Markdown(f"# {PAGE['title']}\n[Model card]({HUB}/{MODEL})", elem_id="head")
+        gr.Markdown(f"# {PAGE['title']}\nWrite a text and see how the model labels it. [Model card]({HUB}/{MODEL})", elem_id="head")
         text = gr.Textbox(label="Text", placeholder="Write or paste a text …", lines=3, max_lines=12, max_length=MAX_CHARACTERS, autofocus=True)
-        button = gr.Button("Classify", variant="primary")
-        answer = gr.Label(label="Answer", num_top_classes=10)
+        answer = gr.Label(label="Answer", num_top_classes=10, render=False)
         if PAGE["examples"]:
-            gr.Examples([[example] for example in PAGE["examples"]], inputs=text, outputs=answer, fn=shown, run_on_click=True, api_visibility="private")
+            samples = [[example] for example in PAGE["examples"]]
+            gr.Examples(samples, inputs=text, outputs=answer, fn=shown, run_on_click=True, cache_examples=False, api_visibility="private", label="Try one")
+        button = gr.Button("Classify", variant="primary")
+        answer.render()
         gr.Markdown(foot(), elem_id="foot")
         gr.on([button.click, text.submit], shown, text, answer, api_visibility="private")
         gr.api(predict, api_name="predict")
@@ -109,4 +114,5 @@ def page() -> gr.Blocks:
 if __name__ == "__main__":
     demo = page()
     loading.result()  # a model that can't be loaded ends the app here, with its reason in the log
-    demo.launch(quiet=True, css=CSS, footer_links=["api"], app_kwargs={"routes": [APIRoute("/revision", revision)]})
+    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate")
+    demo.launch(quiet=True, css=CSS, theme=theme, app_kwargs={"routes": [APIRoute("/revision", revision)]})
