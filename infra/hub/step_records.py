@@ -61,7 +61,7 @@ def changed_inputs(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]
     names: list[str] = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)
-        if old == new:
+        if name in before and name in now and canonical_json(old) == canonical_json(new):  # not ==: 1, 1.0 and true have keys of their own
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             names += changed_inputs(old, new, f"{prefix}{name}.")
