@@ -10,8 +10,8 @@ from rich.table import Table
 from tasks.report import HEADLINES, RunReport
 
 if TYPE_CHECKING:
-    from flows.checking import CheckReport
     from flows.planning import Plan
+    from tasks.check import CheckReport
 
 COLOURS = {"promoted": "green", "unchanged": "green", "started": "green", "kept": "yellow", "undecided": "yellow"}
 

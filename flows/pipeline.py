@@ -1,10 +1,12 @@
 """The pipeline: raw rows to a live Space. It reads like the picture in the README, a line per arrow."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from prefect import flow
 
+from flows.checking import check_run
 from flows.journal import Journal
 from flows.lineage import base_revision, columns_of, predictor_of, resolved_config, training_record
 from flows.run_config import RunConfig
@@ -12,7 +14,7 @@ from infra.errors import Conflict
 from infra.hub.client import HubClient
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.gate import GateVerdict
-from tasks.prefect_tasks import data_register_task, gate_task, promote_model_task, refresh_space_task, train_model_task
+from tasks.prefect_tasks import check_task, data_register_task, gate_task, promote_model_task, refresh_space_task, train_model_task
 from tasks.report import Live
 
 GATE_TRIES = 3  # how often a rival may move the model between gate and promote
@@ -24,6 +26,7 @@ async def pipeline(config: RunConfig) -> Any:
     journal = Journal()
     try:
         config = resolved_config(config)
+        await journal.step("check", check_task(partial(check_run, config, HubClient.from_settings()), return_state=True))
         dataset = await _dataset(journal, config)
         candidate = await _candidate(journal, config, dataset)
         model = await _promoted(journal, config, dataset, candidate)

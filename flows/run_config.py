@@ -67,7 +67,7 @@ def at_home(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-RELATIVE_PATHS = {"data": ("source",), "train": ("code",)}
+RELATIVE_PATHS = {"data": ("source", "code"), "train": ("code",)}
 
 
 def _is_relative_path(value: str) -> bool:

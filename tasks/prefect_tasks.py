@@ -4,15 +4,16 @@ They live in one module of their own so that the steps, and so the command line,
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from prefect import task
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
-from prefect.context import TaskRunContext
+from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
 from infra.compute.attach_or_start import attach_or_start, child_key, wait_for
-from infra.errors import SpaceportError
+from infra.errors import SpaceportError, failure_of
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger
 from infra.hub.live import read_main
@@ -20,6 +21,7 @@ from infra.hub.step_records import StepRecord
 from infra.prefect_api import PrefectApi
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from infra.settings import Settings
+from tasks.check import CheckReport, render_check
 from tasks.data_register import DataConfig, DataRegistered, data_register
 from tasks.data_report import render_data_report
 from tasks.gate import GateConfig, GateVerdict, gate
@@ -39,12 +41,30 @@ def _worth_a_retry(task: Any, run: Any, state: Any) -> bool:
     return isinstance(error, SpaceportError) and error.retryable
 
 
+def _step(name: str, retries: int = 0) -> Callable[[Callable[..., Any]], Any]:
+    """The decorator of every shell. No cache of Prefect's: whether work is done is asked of the Hub."""
+    return task(
+        name=name, task_run_name=name, retries=retries, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=_worth_a_retry, cache_policy=NO_CACHE
+    )
+
+
 def _ended(ended: Ended) -> Any:
     """Prefect shows what was found done as *Cached*."""
     return Completed(name="Cached" if ended.outcome == "reused" else "Completed", message=ended.revision or ended.outcome, data=ended)
 
 
-@task(name="data_register", task_run_name="data_register", retries=2, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=_worth_a_retry)
+@_step("check")
+async def check_task(look: Callable[[], CheckReport]) -> Any:
+    """Everything that can fail without a GPU, before anything is published."""
+    report = await asyncio.to_thread(look)
+    await acreate_markdown_artifact(key="check", markdown=render_check(report), description=report.headline)
+    for finding in report.findings:
+        if not finding.passed:
+            raise failure_of(f"{finding.kind}: {finding.message}")
+    return _ended(Ended(report, "done"))
+
+
+@_step("data_register", retries=2)
 async def data_register_task(config: DataConfig) -> Any:
     """Raw rows to a dataset revision."""
     registered: DataRegistered = await asyncio.to_thread(data_register, config, HubClient.from_settings(), Settings().work("data"))
@@ -53,7 +73,7 @@ async def data_register_task(config: DataConfig) -> Any:
     return _ended(Ended(registered.revision, registered.outcome, str(registered.revision), registered.record.key))
 
 
-@task(name="train_model", task_run_name="train_model")
+@_step("train_model")
 async def train_model_task(deployment: str, parameters: dict[str, Any], record: StepRecord, model: Repo) -> Any:
     """The candidate of a step key: found, or made by one child run that is attached to or started."""
     hub, api = HubClient.from_settings(), PrefectApi.from_settings()
@@ -80,7 +100,7 @@ async def train_model_task(deployment: str, parameters: dict[str, Any], record: 
     return _ended(Ended(candidate, outcome, str(candidate), record.key))
 
 
-@task(name="gate", task_run_name="gate", retries=2, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=_worth_a_retry)
+@_step("gate", retries=2)
 async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: GateConfig, predictor: Predictor) -> Any:
     """Candidate against production on one test revision."""
     hub = HubClient.from_settings()
@@ -99,7 +119,7 @@ async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: 
     return _ended(Ended(verdict, "reused" if verdict.repeated else "done", str(candidate), verdict.key, numbers))
 
 
-@task(name="promote_model", task_run_name="promote_model", retries=2, retry_delay_seconds=RETRY_DELAYS_SECONDS, retry_condition_fn=_worth_a_retry)
+@_step("promote_model", retries=2)
 async def promote_model_task(verdict: GateVerdict) -> Any:
     """The candidate onto main, in one commit on what the gate judged."""
     hub = HubClient.from_settings()
@@ -108,7 +128,7 @@ async def promote_model_task(verdict: GateVerdict) -> Any:
     return _ended(Ended(promoted.revision, promoted.outcome, str(promoted.revision), promoted.key))
 
 
-@task(name="refresh_space", task_run_name="refresh_space")
+@_step("refresh_space")
 async def refresh_space_task(model: ModelRevision, dataset: DatasetRevision, config: SpaceConfig, predictor: Predictor) -> Any:
     """The Space at this very revision, proved by the app's own answers."""
     hub, settings = HubClient.from_settings(), Settings()
@@ -131,9 +151,3 @@ async def refresh_space_task(model: ModelRevision, dataset: DatasetRevision, con
 async def show_report(report: RunReport, headline: str) -> None:
     """The run's report on its page; also where the command line and CI read it."""
     await acreate_markdown_artifact(key=ARTIFACT_KEY, markdown=render_report(report), description=headline)
-
-
-def current_task_run_id() -> str | None:
-    """The id of the task run that this code is in, for artifacts made through the plain API."""
-    context = TaskRunContext.get()
-    return str(context.task_run.id) if context else None

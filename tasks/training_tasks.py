@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from pydantic import JsonValue
@@ -53,7 +54,7 @@ class Inputs(Frozen):
     base: Path | None
 
 
-@task(name="inputs", task_run_name="inputs", retries=2, retry_delay_seconds=5)
+@task(name="inputs", task_run_name="inputs", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
 async def inputs_task(job: TrainingJob) -> Inputs:
     """The dataset and the base model at their commits, on this machine."""
     hub = HubClient.from_settings()
@@ -61,7 +62,7 @@ async def inputs_task(job: TrainingJob) -> Inputs:
     return Inputs(data=await asyncio.to_thread(hub.snapshot, job.dataset), base=base)
 
 
-@task(name="train", task_run_name="train")
+@task(name="train", task_run_name="train", cache_policy=NO_CACHE)
 async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
     """The script, by its contract; loss, step and ETA show while it runs. A bag of words is measured on the idle core beside it."""
     log, progress = get_run_logger(), _Progress(get_run_logger())
@@ -75,12 +76,10 @@ async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
     return trained.model_copy(update={"metrics": trained.metrics | found})
 
 
-@task(name="publish_candidate", task_run_name="publish_candidate", retries=2, retry_delay_seconds=5)
+@task(name="publish_candidate", task_run_name="publish_candidate", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
 async def publish_candidate_task(job: TrainingJob, trained: TrainedModel) -> ModelRevision:
     """The candidate on a branch of its own, in one commit."""
-    provenance = Provenance(
-        dataset=job.dataset, dataset_digest=str(job.record.inputs["data"]), base=job.base, labels=job.columns.labels, config=job.config
-    )
+    provenance = Provenance(dataset=job.dataset, dataset_digest=str(job.record.inputs["data"]), base=job.base, labels=job.columns.labels, config=job.config)
     published = await asyncio.to_thread(
         publish_candidate, trained.output, trained.predictions, trained.metrics, job.record, provenance, job.model, HubClient.from_settings()
     )

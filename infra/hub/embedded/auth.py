@@ -36,6 +36,7 @@ def whoami(call: Call) -> Response:
             "isPro": False,
             "canPay": False,
             "orgs": organisations,
+            "openNamespaces": call.state.users.open_namespaces,  # ours: on the real Hub, a namespace that isn't listed isn't yours
             "auth": {"type": "access_token", "accessToken": access},
         }
     )
