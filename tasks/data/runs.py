@@ -22,9 +22,9 @@ MOST_BUCKETS = 4_096
 class SortedRuns:
     """Takes tables in any order, gives them back sorted by hash, then file, then row."""
 
-    def __init__(self, folder: Path, expected_bytes: int) -> None:
+    def __init__(self, folder: Path, expected_bytes: int, run_bytes: int = RUN_BYTES) -> None:
         self._folder = folder
-        self._run_bytes = max(RUN_BYTES, expected_bytes // MOST_RUNS)
+        self._run_bytes = max(run_bytes, expected_bytes // MOST_RUNS)
         self._bits = min(max(0, (expected_bytes // BUCKET_BYTES).bit_length()), MOST_BUCKETS.bit_length() - 1)
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0

@@ -55,7 +55,6 @@ def splits_from(config: DataConfig, given: Mapping[int, int]) -> str:
 
 def _said(name: str) -> str | None:
     path = PurePosixPath(name.lower())
-    stem = path.name.split(".", 1)[0]
-    found = [SPLIT_NAMES[word] for word in _WORDS.findall(stem) if word in SPLIT_NAMES]
+    found = [SPLIT_NAMES[word] for word in _WORDS.findall(path.name) if word in SPLIT_NAMES]
     found = found or [SPLIT_NAMES[part] for part in path.parts[:-1] if part in SPLIT_NAMES]
     return found[0] if len(set(found)) == 1 else None
