@@ -113,7 +113,7 @@ class _Ranges(io.RawIOBase):
 
 def list_s3(source: str) -> list[SourceFile]:
     """The objects of `s3://bucket/key`, `s3://bucket/prefix/` or `s3://bucket/glob*`. Credentials and endpoint are boto3's own: AWS_*."""
-    import boto3
+    import boto3.session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
@@ -122,7 +122,9 @@ def list_s3(source: str) -> list[SourceFile]:
         raise BadInput(f"source {source!r} names no bucket. Write s3://bucket/key or s3://bucket/prefix/.")
     with s3_errors(source):
         try:
-            client = boto3.client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60))
+            client = boto3.session.Session().client(
+                "s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
+            )
         except (BotoCoreError, ValueError) as error:
             raise BadInput(f"source {source!r}: the AWS settings can't be used ({error}). Set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL.") from error
         versioned = _is_versioned(client, bucket)
