@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, JsonValue, SecretStr
+from pydantic import Field, SecretStr
 
 from infra.errors import BadInput, Conflict, RateLimited, SpaceportError, Unauthorized, Unhealthy
 from infra.hub.client import HubClient, Visibility, hub_errors
 from infra.hub.ledger import Ledger, Publication, Published
 from infra.hub.spaces.live import LiveSpace, SpaceState
-from infra.hub.spaces.render import APP_FILES, PIN_FILE, SpaceTemplate, pin, render
+from infra.hub.spaces.render import APP_FILES, PIN_FILE, REVISION_PATHS, SpacePage, SpaceTemplate, pin, render
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo, Revision, SpaceRevision
 
@@ -105,13 +105,13 @@ def refresh_space(
     state = live.state()
     _refuse_unready(repo, state)
     _give_token(model, repo, hub, space_token)
-    title = config.title or model.repo_id.split("/")[1]
-    files = render(config.template, model, hub.endpoint, title, config.examples, dataset)
+    page = _page(model, config, dataset)
+    files = render(page, hub.endpoint, _metrics(model, hub) if page.template == "static" else ())
     ledger = Ledger(hub)
     before = _head(hub, repo)
-    record = _record(model, config, files)
+    record = _record(page)
     done, kept = _published(ledger, repo, before, record, files, APP_FILES[config.template])
-    wait = _Wait(live, config.startup_timeout_seconds, poll_seconds, settle_seconds)
+    wait = _Wait(live, config.template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
     try:
         reused = done.outcome == "reused"
         served = wait.until_proved(_Wanted(model, done.revision, rows), stage_before="" if reused else state.stage, restart=reused)
@@ -121,15 +121,31 @@ def refresh_space(
 
 
 def space_record(model: ModelRevision, config: SpaceConfig, endpoint: str, dataset: DatasetRevision | None = None) -> StepRecord:
-    """The record, and so the key, that a refresh would publish: for plan."""
+    """The record, and so the key, that a refresh would publish: for plan. The key is the same on any Hub, so `endpoint` doesn't count."""
+    return _record(_page(model, config, dataset))
+
+
+def _page(model: ModelRevision, config: SpaceConfig, dataset: DatasetRevision | None) -> SpacePage:
     title = config.title or model.repo_id.split("/")[1]
-    return _record(model, config, render(config.template, model, endpoint, title, config.examples, dataset))
+    return SpacePage(template=config.template, model=model, title=title, examples=config.examples, dataset=dataset)
 
 
-def _record(model: ModelRevision, config: SpaceConfig, files: Mapping[str, bytes]) -> StepRecord:
-    content: dict[str, JsonValue] = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())}
-    inputs: dict[str, JsonValue] = {"model": model.repo_id, "revision": model.sha, "template": config.template, "files": content}
-    return StepRecord.of(STEP, VERSION, inputs, {"space": config.repo_id})
+def _record(page: SpacePage) -> StepRecord:
+    return StepRecord.of(STEP, VERSION, page.inputs())
+
+
+def _metrics(model: ModelRevision, hub: HubClient) -> list[tuple[str, float]]:
+    """The numbers of the model card, for a page that can't ask for them itself."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    try:
+        card = ModelCard((hub.read_bytes(model, "README.md") or b"").decode()).data
+    except (ValueError, KeyError, TypeError):  # a card that people wrote: no numbers, then
+        return []
+    results = card.eval_results or [] if isinstance(card, ModelCardData) else []
+    return [
+        (f"{found.metric_name or found.metric_type} · {found.dataset_name}", found.metric_value) for found in results if isinstance(found.metric_value, float)
+    ]
 
 
 def _refuse_unready(repo: Repo, state: SpaceState) -> None:
@@ -230,6 +246,7 @@ class _Wait:
     """Watches one Space until the app has proved a revision, or has failed."""
 
     live: LiveSpace
+    template: SpaceTemplate
     timeout_seconds: float
     poll_seconds: float
     settle_seconds: float
@@ -250,7 +267,7 @@ class _Wait:
             if state.stage != stage:
                 log.info("%s: %s", self.live.repo, state.stage)
                 stage, stage_before = state.stage, ""
-            answer = None if state.stage in FAILED else self.live.revision()
+            answer = None if state.stage in FAILED else self.live.revision(REVISION_PATHS[self.template])
             served = self._served(wanted, state, answer)
             if served:
                 self._compare(wanted)
@@ -282,7 +299,7 @@ class _Wait:
         return head.sha
 
     def _compare(self, wanted: _Wanted) -> None:
-        for row in wanted.rows:
+        for row in wanted.rows if self.template == "gradio" else ():  # a static page predicts nothing
             found = self._predict(row.text)
             if found.keys() != row.expected.keys():
                 raise self._failure(self.live.state(), f"the app's labels {sorted(found)} are not the model's {sorted(row.expected)}")

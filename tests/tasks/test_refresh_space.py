@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from infra.errors import BadInput, Conflict, Unhealthy
 from infra.hub.client import HubClient
 from infra.hub.embedded.process import EmbeddedHub
-from infra.revisions import ModelRevision
-from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space
+from infra.revisions import DatasetRevision, ModelRevision, Repo
+from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space, space_record
 
 # A team's own app that keeps the contract of the template: fast to start, and told by the revision's first letter how to misbehave.
 OWN_APP = """
@@ -71,9 +71,7 @@ class Team:
         return self.client.read_bytes(self.refresh_repo.at(str(head)), path)
 
     @property
-    def refresh_repo(self) -> Any:
-        from infra.revisions import Repo
-
+    def refresh_repo(self) -> Repo:
         return Repo(repo_type="space", repo_id=self.space_id)
 
 
@@ -231,6 +229,33 @@ def test_somebody_else_moving_the_space_is_a_conflict(team: Team) -> None:
         team.refresh(SECOND)
     thread.join()
     assert team.file(".spaceport/pin.json") == rival
+
+
+def test_a_static_space_shows_the_revision_and_its_numbers(team: Team) -> None:
+    """The page of the other template names the pinned revision and the numbers of its card, with what people wrote escaped."""
+    data = {"dataset": {"name": "<b>rows</b>", "type": "rows"}, "metrics": [{"type": "accuracy", "value": 0.8337}], "task": {"type": "text-classification"}}
+    card = "---\n" + json.dumps({"model-index": [{"name": "model", "results": [data]}]}) + "\n---\n"
+    sha = team.api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=team.model_id).oid
+    team.space_id += "-page"
+    for title in ("A <page>", "Another"):
+        done = team.refresh(str(sha), template="static", title=title)
+        assert done.outcome == "published"
+        assert httpx2.get(done.url + "/revision.json").json() == {"model": team.model_id, "revision": sha, "space": None}
+        page = httpx2.get(done.url).text
+        assert title.replace("<page>", "&lt;page&gt;") in page
+        assert "accuracy · &lt;b&gt;rows&lt;/b&gt;" in page
+        assert "0.8337" in page
+    assert team.refresh(str(sha), template="static", title=title).outcome == "reused"
+
+
+def test_the_key_is_the_same_on_any_hub(team: Team) -> None:
+    """Another address of the Hub is no reason to publish again; another model, title, example or dataset is."""
+    model, config = ModelRevision(repo_id=team.model_id, sha=FIRST), SpaceConfig(repo_id=team.space_id)
+    key = space_record(model, config, "http://127.0.0.1:1").key
+    assert space_record(model, config.model_copy(update={"startup_timeout_seconds": 5}), "https://huggingface.co").key == key
+    others = [config.model_copy(update=change) for change in ({"title": "x"}, {"examples": ("x",)}, {"template": "static"})]
+    keys = {space_record(model, other, "").key for other in others} | {space_record(model, config, "", DatasetRevision(repo_id="a/b", sha=SECOND)).key}
+    assert len({key, *keys}) == 5
 
 
 def test_a_private_model_gives_its_space_a_read_only_token(tmp_path: Path) -> None:

@@ -71,15 +71,17 @@ class Doorway:
         link = _Link(port, (writer, back_writer), asyncio.get_running_loop().time())
         self._links.add(link)
         try:
-            await asyncio.gather(self._forward(reader, back_writer, link), self._forward(back_reader, writer, link))
+            await asyncio.gather(self._forward(reader, back_writer, link, self._visited), self._forward(back_reader, writer, link))
         finally:
             self._drop(link)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link, heard: Callable[[], None] | None = None) -> None:
         clock = asyncio.get_running_loop().time
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # either side may be gone by now
             while chunk := await reader.read(65536):
                 link.last_bytes = clock()
+                if heard:  # a request on an open connection is a visit too
+                    heard()
                 writer.write(chunk)
                 await writer.drain()
             if writer.can_write_eof():

@@ -16,6 +16,7 @@ from infra.hub.embedded.spaces_settings import Entry
 from infra.hub.embedded.state import HubState
 
 SLEEP_CHECK_SECONDS = 1.0
+ANSWER_SECONDS = 30.0
 
 
 class SpaceHost:
@@ -59,9 +60,13 @@ class SpaceHost:
         return found
 
     def fields(self, repo: RepoRecord) -> dict[str, Any]:
-        """The runtime for the repository's info, with the address where the Space is reached."""
-        found = self._spaces.get(repo.uid)
-        return found.runtime() | {"host": found.address} if found else {"stage": "BUILDING", "hardware": {"current": None, "requested": None}}
+        """The runtime for the repository's info, with the address where the Space is reached. For handlers that run in a thread."""
+        loop = self._loop
+        if loop is None:
+            return {"stage": "STOPPED", "hardware": {"current": None, "requested": None}}
+        # Not from what is known: right after the creation of a repository its event may still be on the way.
+        found = asyncio.run_coroutine_threadsafe(self.space(repo), loop).result(ANSWER_SECONDS)
+        return found.runtime() | {"host": found.address}
 
     def head(self, repo: RepoRecord) -> str | None:
         """The commit of main."""

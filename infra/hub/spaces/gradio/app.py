@@ -77,7 +77,7 @@ CSS = """
 .main.app { max-width: 800px !important; margin: 0 auto !important; }
 #head h1 { margin-bottom: .2em; }
 #foot { border-top: 1px solid var(--border-color-primary); margin-top: 1rem; padding-top: .6rem; font-size: .85em; overflow-wrap: anywhere; }
-#head p, #foot p { color: var(--body-text-color-subdued) !important; }
+#head p, #foot p { opacity: .8; }
 footer { display: none !important; }
 """
 
