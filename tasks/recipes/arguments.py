@@ -58,4 +58,4 @@ def _complaint(detail: Any, known: list[str]) -> str:
         guess = nearest(name, known)
         return f"train.args.{name} is no argument of this recipe" + (f"; did you mean {guess}?" if guess else f"; it knows {', '.join(known)}")
     reason = detail["msg"].removeprefix("Value error, ")
-    return f"train.args.{name} = {str(detail['input'])[:80]!r}: {reason[:1].lower()}{reason[1:]}"
+    return f"train.args.{name} = {repr(detail['input'])[:80]}: {reason[:1].lower()}{reason[1:]}"

@@ -1,5 +1,6 @@
 """A classifier in torch: load, predict, score. The Trainer is not imported here: it takes as long as all the rest."""
 
+import gc
 import logging
 import os
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def score(predicted: Sequence[str], wanted: Sequence[str], names: Sequence[str])
 
 def set_up(threads: int) -> None:
     """Quiet, the configured threads, and on a GPU the deterministic kernels."""
+    gc.freeze()  # the libraries' million objects stay for good: the Trainer's own gc.collect() takes a second otherwise
     transformers.logging.set_verbosity(logging.ERROR)
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     torch.set_num_threads(threads)

@@ -48,13 +48,14 @@ class History(TrainerCallback):
     def _close(self, state: Any) -> None:
         # Windows have borders at multiples of `every`, so what belongs together can be told from the step alone.
         first = (state.global_step - 1) // self.every * self.every
-        window = [entry for entry in state.log_history if "loss" in entry and entry["step"] > first]
-        if not window:
+        places = [place for place, entry in enumerate(state.log_history) if "loss" in entry and entry["step"] > first]
+        if not places:
             return
-        mean = sum(entry["loss"] for entry in window) / len(window)
-        rest = [entry for entry in state.log_history if not ("loss" in entry and entry["step"] > first)]
+        window = [state.log_history[place] for place in places]
         last = {name: window[-1][name] for name in ("step", "epoch", "learning_rate") if name in window[-1]}
-        state.log_history = [*rest, {"loss": mean, **last}]
+        mean = {"loss": sum(entry["loss"] for entry in window) / len(window), **last}
+        kept = [mean if place == places[0] else entry for place, entry in enumerate(state.log_history) if place not in places[1:]]
+        state.log_history = kept
 
 
 class Progress(TrainerCallback):
