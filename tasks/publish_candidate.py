@@ -54,12 +54,15 @@ def publish_candidate(
             parent=parent,
         )
     )
-    rotate_candidates(hub, repo, config.keep_candidates)
+    rotate_candidates(hub, repo, config.keep_candidates, newest=record.key)
     return published
 
 
-def rotate_candidates(hub: HubClient, repo: Repo, keep: int) -> list[str]:
-    """Delete all but the newest candidate branches; returns the deleted. One that main or a rollback names stays, and one without a record too."""
+def rotate_candidates(hub: HubClient, repo: Repo, keep: int, newest: str = "") -> list[str]:
+    """Delete all but the newest candidate branches; returns the deleted.
+
+    What main or a rollback names stays, a branch without a record too. `newest` is the key just published: dates are whole seconds, so it is said.
+    """
     ledger = Ledger(hub)
     with hub_errors(f"listing the branches of {repo}"):
         refs = hub.api.list_repo_refs(repo.repo_id, repo_type=repo.repo_type)
@@ -68,9 +71,9 @@ def rotate_candidates(hub: HubClient, repo: Repo, keep: int) -> list[str]:
         return []
     main = ledger.head(repo)
     named = {str(promoted_candidate(main.record)), *rejected_candidates(main.record)} if main else set()
-    dated = sorted(((commits[0].date, name) for name in branches if (commits := hub.recent_commits(repo, name, 1))), reverse=True)
+    dated = sorted(((name == ref_of(newest), commits[0].date, name) for name in branches if (commits := hub.recent_commits(repo, name, 1))), reverse=True)
     deleted = []
-    for _, name in dated[keep:]:
+    for _, _, name in dated[keep:]:
         found = ledger.find(repo, name.removeprefix("spaceport/"))
         if found is None or str(found.revision) in named:  # without a record: another run is about to publish there
             continue
