@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,13 @@ def script_header(script: Path) -> dict[str, Any] | None:
         raise BadInput(f"{script.name}: its `# /// script` header is no TOML: {error}") from None
 
 
-def runnable(command: Sequence[str], folder: Path) -> list[str]:
+def find_uv() -> str | None:
+    """The uv beside our interpreter, or on the PATH."""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.is_file() else shutil.which("uv")
+
+
+def runnable(command: Sequence[str], folder: Path, find_uv: Callable[[], str | None] = find_uv) -> list[str]:
     """The arguments to start. `python` means the interpreter we run under; a PEP 723 header asks for uv."""
     if not command:
         raise BadInput("train.command is empty. Write it as a list, such as ['python', 'train.py'].")
@@ -44,18 +50,13 @@ def runnable(command: Sequence[str], folder: Path) -> list[str]:
     named = Path(command[0]).name.startswith(_PYTHONS)
     arguments = list(command[1:] if named else command)
     if script and header and header.get("dependencies"):
-        uv = shutil.which("uv") or _beside_python("uv")
+        uv = find_uv()
         if uv:
             return [uv, "run", "--quiet", "--no-project", *_interpreter(header), "--script", *arguments]
         _refuse_missing(script, header["dependencies"])
     if script or command[0] in _PYTHONS:
         return [sys.executable, *arguments]
     return list(command)
-
-
-def _beside_python(name: str) -> str | None:
-    path = Path(sys.executable).parent / name
-    return str(path) if path.is_file() else None
 
 
 def _interpreter(header: dict[str, Any]) -> list[str]:
