@@ -90,15 +90,23 @@ class GitStore:
     def create(self, uid: str, files: dict[str, bytes], author: str, message: str) -> str:
         """A new repository whose first commit holds `files`; it appears under its name only when it is whole."""
         building = self.root / f"new-{uuid.uuid4().hex}"
+        try:
+            sha = self._first_commit(building, files, author, message)
+            building.rename(self.root / f"{uid}.git")
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+        _sync_folder(self.root)
+        return sha
+
+    @staticmethod
+    def _first_commit(building: Path, files: dict[str, bytes], author: str, message: str) -> str:
         repo = pygit2.init_repository(str(building), bare=True, initial_head="main")
         index = pygit2.Index()
         for path, content in files.items():
             index.add(pygit2.IndexEntry(path, repo.create_blob(content), FileMode.BLOB))
         signature = _signature(author)
-        sha = repo.create_commit(MAIN, signature, signature, message, index.write_tree(repo), [])
-        building.rename(self.root / f"{uid}.git")
-        _sync_folder(self.root)
-        return str(sha)
+        return str(repo.create_commit(MAIN, signature, signature, message, index.write_tree(repo), []))
 
     def remove(self, uid: str) -> None:
         """Take a repository away at once; its bytes are deleted afterwards."""

@@ -11,7 +11,7 @@ MAX_PATH_LENGTH = 1024
 
 def checked_name(name: object, what: str) -> str:
     """A namespace or repo name by the Hub's own rule."""
-    if not isinstance(name, str) or not _NAME.match(name) or name.endswith((".git", ".ipynb")):
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name.endswith((".git", ".ipynb")):
         raise Refusal(400, f"Invalid {what}: {str(name)[:100]!r}. Use letters, digits, '-', '_' and '.', at most 96, not at the ends, no '--' or '..'.")
     return name
 
@@ -19,7 +19,7 @@ def checked_name(name: object, what: str) -> str:
 def checked_ref_name(name: str, what: str) -> str:
     """A branch or tag name that git accepts."""
     bad = name.startswith(("/", "-", ".", "refs/")) or name.endswith(("/", ".")) or "/." in name or len(name) > 200
-    if bad or not _REF_NAME.match(name):
+    if bad or not _REF_NAME.fullmatch(name):
         raise Refusal(400, f"Invalid {what} name: {name[:100]!r}")
     return name
 

@@ -92,9 +92,12 @@ def _add(call: Call, repo: RepoRecord, fields: dict[str, Any]) -> Response:
     if found and not found[1]:
         raise taken
     sha = call.state.git.create(repo.uid, first_files(repo.kind, repo.name, repo.sdk), call.user, "initial commit")
-    if not call.state.catalogue.add(repo):
+    try:
+        if not call.state.catalogue.add(repo):
+            raise taken
+    except BaseException:
         call.state.git.remove(repo.uid)
-        raise taken
+        raise
     call.state.events.created(repo, fields)
     call.state.events.committed(repo, MAIN, None, sha)
     return JSONResponse({"url": url, "name": repo.repo_id, "id": repo.uid[:24]})

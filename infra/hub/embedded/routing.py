@@ -80,6 +80,11 @@ class Call:
             raise Refusal(400, f"{name} must be a list of JSON objects")
         return rows
 
+    def texts(self, name: str) -> list[str]:
+        """A field of a form or JSON body that is one text or a list of them."""
+        value = self.fields().get(name) or []
+        return [str(item) for item in value] if isinstance(value, list) else [str(value)]
+
     def fields(self) -> dict[str, Any]:
         """The JSON body, which has to be an object."""
         if not isinstance(self.body, dict):
@@ -118,7 +123,7 @@ def caller_of(request: Request, state: HubState) -> Caller:
     """Who sends this; a token that isn't known is refused whatever is asked."""
     header = request.headers.get("authorization")
     scheme, _, token = (header or "").partition(" ")
-    caller = state.users.caller(token.strip() or None) if header and scheme.lower() == "bearer" else state.users.caller(None if not header else "?")
+    caller = state.users.caller(None if header is None else token.strip() if scheme.lower() == "bearer" else "")
     if caller is None:
         raise Refusal(401, "Invalid credentials in Authorization header")
     request.scope["hub_user"] = caller.user

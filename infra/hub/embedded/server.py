@@ -23,7 +23,8 @@ def serve(port: int = 0, root: Path = Path(".spaceport/hub"), users: Path | None
     with contextlib.closing(listen(port)) as listener:
         endpoint = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
         state = HubState(root, users, options or Options(), endpoint)
-        state.startup.append(lambda: _announce(endpoint, state.users.default_token()))
+        token = state.users.default_token()
+        state.startup.append(lambda: _announce(endpoint, token))
         config = uvicorn.Config(create_app(state), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=75)
         logging.getLogger("spaceport.hub").addHandler(logging.StreamHandler(sys.stderr))
         server = _Server(config)

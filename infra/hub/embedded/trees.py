@@ -42,10 +42,8 @@ def tree(call: Call) -> Response:
 def paths_info(call: Call) -> Response:
     """The entries of these paths; absent ones are left out."""
     sha = call.state.git.resolve(call.repo.uid, call.param("revision"))
-    fields = call.fields()
-    paths = fields.get("paths") or []
-    expand = str((fields.get("expand") or [False])[0] if isinstance(fields.get("expand"), list) else fields.get("expand")).lower() == "true"
-    found = [call.state.git.entry(call.repo.uid, sha, str(path).strip("/")) for path in ([paths] if isinstance(paths, str) else paths)]
+    found = [call.state.git.entry(call.repo.uid, sha, path.strip("/")) for path in call.texts("paths")]
+    expand = "true" in [text.lower() for text in call.texts("expand")]
     return JSONResponse(_shown(call, sha, [e for e in found if e], expand), headers={"X-Repo-Commit": sha})
 
 

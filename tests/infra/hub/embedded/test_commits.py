@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
@@ -39,7 +40,7 @@ def test_regular_and_large_files_arrive_as_git_and_lfs_have_them(hub, model, tmp
     assert siblings["w.bin"].blob_id == git_sha(pointer)
     assert siblings["w.bin"].lfs.pointer_size == len(pointer)
     path = hub.api().hf_hub_download(model, "w.bin", cache_dir=tmp_path)
-    assert open(path, "rb").read() == big
+    assert Path(path).read_bytes() == big
 
 
 def test_git_itself_reads_the_repository(hub, model):
@@ -167,6 +168,6 @@ def test_unicode_paths_and_messages(hub, model, tmp_path):
     names = ["ä ö/ü%41.txt", "日本語/データ.txt", "a#b?c&d.txt", "emoji 🚀.txt"]
     hub.api().create_commit(model, [CommitOperationAdd(n, n.encode()) for n in names], commit_message="Größe 🚀")
     for name in names:
-        assert open(hub.api().hf_hub_download(model, name, cache_dir=tmp_path), "rb").read() == name.encode()
+        assert Path(hub.api().hf_hub_download(model, name, cache_dir=tmp_path)).read_bytes() == name.encode()
     assert hub.api().list_repo_commits(model)[0].title == "Größe 🚀"
     assert {f.path for f in hub.api().list_repo_tree(model, "日本語")} == {"日本語/データ.txt"}

@@ -44,7 +44,8 @@ def test_what_exists_is_409_and_exist_ok_accepts_it(hub, model):
         with pytest.raises(HfHubHTTPError) as refused:
             create()
         assert refused.value.response.status_code == 409
-    assert "Reference refs/heads/b already exists" in str(pytest.raises(HfHubHTTPError, api.create_branch, model, branch="b").value)
+    with pytest.raises(HfHubHTTPError, match="Reference refs/heads/b already exists"):
+        api.create_branch(model, branch="b")
     api.create_branch(model, branch="b", exist_ok=True)
     api.create_tag(model, tag="t", exist_ok=True)
 
