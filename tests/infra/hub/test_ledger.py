@@ -130,6 +130,7 @@ def test_a_rival_on_a_judged_parent_is_a_conflict(client, repo, ledger, line):
     line.on(COMMIT, first=lambda: by_hand(client, repo))
     with pytest.raises(Conflict):
         ledger.publish(publication(repo, parent=parent))
+    assert sum("/commit/" in request for request in line.seen) == 1
     assert len(commits(client, repo)) == 2 and client.read_bytes(repo.at(client.head(repo)), STEP_FILE) is None
 
 
@@ -224,6 +225,22 @@ def test_a_tag_that_was_moved_elsewhere_leads_back(client, repo, ledger):
     client.api.create_tag(repo.repo_id, repo_type="dataset", tag=tag, revision=before[-1])
     assert ledger.publish(publication(repo)).revision == done.revision
     assert client.head(repo, tag) == done.revision.sha and commits(client, repo) == before
+
+
+def test_the_same_key_with_other_bytes_publishes_nothing(client, repo, ledger):
+    """A training that isn't exact to the bit is still the same work: what was published first stays."""
+    first = ledger.publish(publication(repo))
+    record = publication(repo).record
+    again = ledger.publish(Publication(repo, record, "Rows of a", {"data.txt": b"other"}, deletes=frozenset({"not there"})))
+    assert (again.revision, again.outcome) == (first.revision, "reused") and len(commits(client, repo)) == 2
+
+
+def test_a_tag_on_another_keys_commit_is_not_taken_for_this_key(client, repo, ledger):
+    """The record at the tag decides, not the tag's name."""
+    a, b = ledger.publish(publication(repo, "a")), ledger.publish(publication(repo, "b"))
+    client.api.delete_tag(repo.repo_id, repo_type="dataset", tag=ref_of(a.record.key))
+    client.api.create_tag(repo.repo_id, repo_type="dataset", tag=ref_of(a.record.key), revision=b.revision.sha)
+    assert ledger.find(repo, a.record.key) is None
 
 
 def test_content_that_was_published_before_is_found_behind_newer_content(client, repo, ledger):
