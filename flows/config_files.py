@@ -63,7 +63,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> str:
     """The first mistake in one line: where it stands, which field, what is wrong, and the nearest right field."""
-    first = error.errors(include_url=False)[0]
+    first = min(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")  # a typo is why its field is missing
     path = [str(part) for part in first["loc"] if str(part) not in {"function-after", "function-before"}]
     field = ".".join(path) or "the run config"
     where = next((name for name, layer in reversed(layers) if _holds(layer, path)), layers[0][0] if layers else "run config")

@@ -1,0 +1,117 @@
+"""Run configs are read from files and flags, and a mistake in one is a single line that says where."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.config_files import load_run_config
+from flows.run_config import RunConfig
+from infra.errors import BadInput
+
+WHOLE = """
+name = "reviews"
+[data]
+repo_id = "acme/reviews"
+source = "rows.csv"
+[train]
+recipe = "text_classification"
+base_model = "acme/base"
+[train.args]
+epochs = 1
+[model]
+repo_id = "acme/model"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(WHOLE)
+    return path
+
+
+def refusal(*files: Path, **flags: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        load_run_config(files, {name.replace("__", "."): value for name, value in flags.items()})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_flag_wins_over_the_file(file: Path) -> None:
+    """`--train.args.epochs 3` sets that one field and leaves its neighbours."""
+    config = load_run_config([file], {"train.args.epochs": "3", "train.args.note": "as it is"})
+    assert config.train.args == {"epochs": 3, "note": "as it is"}
+    assert config.data and config.data.repo_id == "acme/reviews"
+
+
+def test_later_files_complete_earlier_ones(file: Path, tmp_path: Path) -> None:
+    """Tables are merged key by key, in the order of the command line; YAML and TOML mix."""
+    over = tmp_path / "over.yaml"
+    over.write_text("train:\n  args:\n    epochs: 2\nmodel:\n  license: mit\n")
+    config = load_run_config([file, over])
+    assert (config.train.args["epochs"], config.model.license, config.model.repo_id) == (2, "mit", "acme/model")
+
+
+def test_relative_paths_mean_the_files_own_folder(file: Path, tmp_path: Path) -> None:
+    """A worker elsewhere gets an absolute path; an address stays an address."""
+    config = load_run_config([file])
+    assert config.data and config.data.source == str(tmp_path / "rows.csv")
+    remote = load_run_config([file], {"data.source": "s3://bucket/rows"})
+    assert remote.data and remote.data.source == "s3://bucket/rows"
+
+
+def test_a_config_survives_the_api(file: Path) -> None:
+    """What the trigger sends as JSON is read back as the same value."""
+    config = load_run_config([file])
+    assert RunConfig.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_a_typo_names_file_field_and_the_nearest_right_field(file: Path) -> None:
+    """`[trian]` is answered with the file, the wrong word and the right one."""
+    file.write_text(WHOLE.replace("source =", "sorce ="))
+    said = refusal(file)
+    assert str(file) in said and "data.sorce" in said and "data.source" in said
+
+
+def test_a_typo_in_a_flag_names_the_flag(file: Path) -> None:
+    """A flag's mistake isn't blamed on the file."""
+    said = refusal(file, model__licence="mit")
+    assert said.startswith("--model.licence") and "model.license" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name = ", "not TOML"),
+        ("= 3", "not TOML"),
+        (WHOLE.replace('name = "reviews"', ""), "name is missing"),
+        (WHOLE.replace('"acme/reviews"', '"reviews"'), "data.repo_id"),
+        (WHOLE.replace("[model]", "[models]"), "models is no field"),
+        (WHOLE + "\n[space]\nrepo_id = 3\n", "space.repo_id"),
+        (WHOLE.replace('recipe = "text_classification"', ""), "exactly one of recipe and command"),
+        (WHOLE.replace("[data]", "[data]\ntest_share = 7"), "data.test_share"),
+        (WHOLE.replace('[data]\nrepo_id = "acme/reviews"\nsource = "rows.csv"', ""), "exactly one of data"),
+        (WHOLE.replace('name = "reviews"', 'name = "reviews"\ndataset = "datasets/a/b@main"'), "40-digit SHA"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(file: Path, text: str, says: str) -> None:
+    """Whatever is wrong with a file, the answer is one line with the file and the field."""
+    file.write_text(text)
+    said = refusal(file)
+    assert says in said and str(file) in said
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    """A folder, a binary file, a list and YAML with tags are no run configs, and nothing in them is run."""
+    assert "no such file" in refusal(tmp_path / "none.toml")
+    assert "no such file" in refusal(tmp_path)
+    for name, content, says in [
+        ("a.toml", b"\xff\xfe\x00", "not UTF-8"),
+        ("b.yaml", b"- 1\n- 2\n", "a table of named fields"),
+        ("c.yaml", b"name: !!python/object/apply:os.system ['true']\n", "not YAML"),
+        ("d.yaml", b"a: [1, 2\n", "not YAML"),
+    ]:
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert says in refusal(path)
