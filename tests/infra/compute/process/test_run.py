@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -43,7 +42,8 @@ def alive(pid: int) -> bool:
 async def test_lines_and_progress_arrive_apart(tmp_path):
     """Progress lines are facts for the caller; every other line of both streams is passed on, in order, bars and odd bytes included."""
     lines, facts = [], []
-    code = "import sys\nprint('one')\nprint('::spaceport {\"step\": 3, \"loss\": 0.5}')\nprint('::spaceport no json')\nsys.stdout.buffer.write(b'10%\\r20%\\r\\xff\\n')\n"
+    said = 'one\\n::spaceport {"step": 3, "loss": 0.5}\\n::spaceport no json\\n10%\\r20%\\r'
+    code = f"import sys\nsys.stdout.buffer.write(b'{said}' + bytes([255, 10]))\n"
     result = await run(code, tmp_path, on_line=lines.append, on_progress=facts.append)
     assert facts == [{"step": 3, "loss": 0.5}]
     assert lines == ["one", "::spaceport no json", "10%", "20%", "\ufffd"]
@@ -189,12 +189,11 @@ time.sleep(600)
 async def test_the_script_dies_with_its_parent(tmp_path):
     """kill -9 of whoever started the script ends the script, deaf as it is, and what it started: two attempts never train side by side."""
     (tmp_path / "script.py").write_text(CHILD)
-    parent = subprocess.Popen([PYTHON, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[4])
-    pids = [int(pid) for pid in parent.stdout.readline().split()]
+    parent = await asyncio.create_subprocess_exec(PYTHON, "-c", PARENT, str(tmp_path), stdout=subprocess.PIPE, cwd=Path(__file__).parents[4])
+    pids = [int(pid) for pid in (await parent.stdout.readline()).split()]
     assert len(pids) == 2 and all(map(alive, pids))
-    parent.send_signal(signal.SIGKILL)
-    parent.wait(10)
-    parent.stdout.close()
+    parent.kill()
+    await parent.wait()
     await eventually(lambda: not any(map(alive, pids)))
 
 
