@@ -18,7 +18,7 @@ from pydantic import JsonValue
 from infra.errors import BadInput, Conflict, Unhealthy
 from infra.hub.cards import merge_card
 from infra.hub.client import HubClient, hub_errors
-from infra.hub.ledger import Ledger, Publication, Published, sha256_of
+from infra.hub.ledger import Ledger, Publication, Published, ref_of, sha256_of
 from infra.hub.step_records import STEP_FILE, StepRecord, canonical_json, digest
 from infra.revisions import DatasetRevision, Repo, Revision
 from infra.storage.sources import Listing, Progress, fingerprint, list_source
@@ -78,8 +78,13 @@ def data_record(config: DataConfig, hub: HubClient, work: Path, *, project: Path
 
 
 def look_up(config: DataConfig, hub: HubClient, record: StepRecord) -> Published | None:
-    """The revision that has this key, if it is published."""
-    return Ledger(hub).find(_repo(config), record.key)
+    """The revision that has this key, if it is published; or the one that was tagged with it, because it holds the very rows that it gives."""
+    ledger, repo = Ledger(hub), _repo(config)
+    found = ledger.find(repo, record.key)
+    if found:
+        return found
+    tagged = ledger.head(repo, ref_of(record.key))
+    return tagged if tagged and tagged.record.step == STEP else None
 
 
 def data_register(config: DataConfig, hub: HubClient, work: Path, *, project: Path | None = None, on_progress: Progress | None = None) -> DataRegistered:

@@ -1,5 +1,6 @@
 """The team's own function between the raw row and the contract: `function(row: dict) -> dict | None`, where None drops the row."""
 
+import contextlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -52,9 +53,12 @@ def _local_files(module: str, project: Path) -> set[Path]:
 def _forget(files: set[Path]) -> None:
     """Take the project's modules out of the import cache, but none of Spaceport's own."""
     importlib.invalidate_caches()
+    for file in files:  # bytecode counts as fresh when size and second are those of the source: an edit may keep both
+        with contextlib.suppress(OSError):
+            Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and name.partition(".")[0] not in OURS and Path(file).resolve() in files:
+        origin = getattr(module, "__file__", None)
+        if origin and name.partition(".")[0] not in OURS and Path(origin).resolve() in files:
             del sys.modules[name]
 
 
