@@ -1,6 +1,7 @@
 """A verdict as people read it: the decision first, then the numbers, then the rows that changed sides."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from tasks.gate import GateVerdict
 from tasks.gate_judgement import Flip, Judgement
@@ -16,6 +17,19 @@ def headline_gate(verdict: GateVerdict) -> str:
         return f"{WORDS[verdict.decision]}: {verdict.reason}"
     against = "production" if verdict.production else "baseline"
     return f"{WORDS[verdict.decision]}: {verdict.config.metric} {judgement.after:.4f}, {against} {judgement.before:.4f}, on {judgement.rows:,} rows"
+
+
+def numbers_of(verdict: GateVerdict, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The headline numbers for the run's report: candidate, what it had to beat, and a bag of words on the same rows."""
+    judgement, found = verdict.judgement, dict[str, str]()
+    if judgement.after is not None and judgement.before is not None:
+        found[f"{verdict.config.metric}, candidate"] = f"{judgement.after:.3f}"
+        found["production" if verdict.production else "trivial baseline"] = f"{judgement.before:.3f}"
+    if judgement.low is not None and judgement.high is not None and judgement.gain is not None:
+        found["gain"] = f"{judgement.gain:+.3f} ({verdict.config.confidence:.0%} interval {judgement.low:+.3f} to {judgement.high:+.3f})"
+    if isinstance(metrics.get("tfidf_accuracy"), float):
+        found["TF-IDF, same rows"] = f"{metrics['tfidf_accuracy']:.3f}"
+    return found
 
 
 def render_gate(verdict: GateVerdict, texts: Mapping[str, str] | None = None) -> str:
