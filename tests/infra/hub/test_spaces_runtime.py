@@ -37,6 +37,11 @@ def app(says: str, slow: float = 0) -> bytes:
     return APP.format(says=says, slow=slow).encode()
 
 
+def parent() -> bytes:
+    """An app that starts a process of its own and logs its id."""
+    return app("parent").replace(b"print(", b"CHILD = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nprint(CHILD.pid,", 1)
+
+
 def until(ask: Callable[[], Any], seconds: float = 30.0) -> Any:
     """The first true answer; fails at the deadline."""
     deadline = time.monotonic() + seconds
@@ -70,6 +75,10 @@ class Space:
 
     def ask(self, path: str = "/") -> dict:
         return httpx2.get(self.url + path).raise_for_status().json()
+
+    def child(self) -> int:
+        """The process that the app of `parent` started."""
+        return int(next(line for line in self.log().splitlines() if "this is" in line).split()[0])
 
     def log(self, build: bool = False) -> str:
         return "".join(self.api.fetch_space_logs(self.repo_id, build=build))
@@ -182,16 +191,18 @@ def test_a_broken_commit_leaves_the_old_app_serving(space: Space) -> None:
 
 
 def test_an_app_that_ends_later_is_a_runtime_error(space: Space) -> None:
-    """A crash after a good start shows with its exit code, and a restart cures it."""
-    space.commit(app__py=app("mortal"))
+    """A crash after a good start shows with its exit code and leaves no process behind; a restart cures it."""
+    space.commit(app__py=parent())
     space.settled()
+    child = space.child()
     with pytest.raises(httpx2.HTTPError):
         for _ in range(50):  # the answer may still come through before the end
             space.ask("/die")
     assert "Exit code: 3" in until(lambda: space.raw.get("errorMessage"))
+    until(lambda: not alive(child))
     space.api.restart_space(space.repo_id)
     space.settled()
-    assert space.ask()["says"] == "mortal"
+    assert space.ask()["says"] == "parent"
 
 
 def test_restart_is_the_same_commit_in_a_new_process(space: Space) -> None:
@@ -276,14 +287,12 @@ def test_a_deleted_space_is_gone_and_a_moved_one_keeps_its_address(space: Space)
 
 def test_no_app_outlives_a_killed_hub_and_a_new_hub_brings_it_back(tmp_path: Path) -> None:
     """kill -9 of the hub ends the app and what the app started; the next hub on that root serves it again at the same address, with its secrets."""
-    family = app("parent").replace(b"print(", b"CHILD = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nprint(CHILD.pid,", 1)
     with EmbeddedHub.start(tmp_path) as first:
         space = Space(first, "team/app")
         space.api.add_space_secret(space.repo_id, "KEPT", "yes")
-        sha = space.commit(app__py=family)
+        sha = space.commit(app__py=parent())
         space.settled()
-        child = int(next(line for line in space.log().splitlines() if "this is" in line).split()[0])
-        pids = {space.ask()["pid"], child}
+        pids = {space.ask()["pid"], space.child()}
         assert all(psutil.pid_exists(pid) for pid in pids)
         first.kill()
         until(lambda: not any(alive(pid) for pid in pids), seconds=10)
