@@ -23,6 +23,7 @@ from tasks.recipes.registry import RECIPES
 from tasks.training.config import PredictConfig, TrainConfig
 from tasks.training.inputs import TRAIN_VERSION, Columns, code_folder, resolved, train_inputs
 from tasks.training.outputs import check_model, read_metrics
+from tasks.training.rows_file import ROWS_SPLIT, dataset_of
 
 __all__ = ["TRAIN_VERSION", "Columns", "PredictConfig", "TrainConfig", "TrainedModel", "predict", "resolved", "train", "train_inputs"]
 
@@ -105,10 +106,12 @@ async def predict(
     if not _can_predict(config):
         raise BadInput("a command of your own needs train.predict.command, so that its models can be compared. docs/bring-your-script.md shows one.")
     command, folder = _command(config, "predict"), _folder(config, work)
+    if isinstance(split, Path):
+        data, split = dataset_of(split, predictions.with_name(predictions.name + ".rows")), ROWS_SPLIT
     told = {
         contract.MODEL: str(model),
         contract.DATA: str(data),
-        contract.SPLIT: str(split),
+        contract.SPLIT: split,
         contract.CONFIG: str(_write_config(config, columns, work)),
         contract.PREDICTIONS: str(predictions),
     }

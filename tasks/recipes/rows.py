@@ -1,7 +1,7 @@
 """The rows of a dataset snapshot, read for a recipe. No torch here."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ def split_files(data: Path, split: str) -> list[Path]:
 
 
 def read_rows(files: Sequence[Path], text_column: str, label_column: str | None, label_names: Sequence[str]) -> Rows:
-    """Read the shards (Parquet, or JSON Lines) of a split. Raises BadInput that names file, row and value."""
+    """Read the shards of a split. Raises BadInput that names file, row and value."""
     ids: list[str | int] = []
     texts: list[str] = []
     labels: list[str] = []
@@ -39,13 +39,22 @@ def read_rows(files: Sequence[Path], text_column: str, label_column: str | None,
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
-    if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-        return {name: [row.get(name) for row in rows] for name in (rows[0] if rows else {})}
     import pyarrow.parquet as parquet
 
-    columns: dict[str, list[Any]] = parquet.read_table(path).to_pydict()
+    table = parquet.read_table(path)
+    columns: dict[str, list[Any]] = table.to_pydict()
+    for name, labels in _label_names(table.schema.metadata).items():
+        columns[name] = [labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value for value in columns[name]]
     return columns
+
+
+def _label_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """The names of ClassLabel columns, which `datasets` keeps beside the Parquet schema."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: feature["names"] for name, feature in features.items() if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def _texts(table: dict[str, list[Any]], path: Path, column: str) -> list[str]:

@@ -80,7 +80,7 @@ def predict() -> int:
     """Write one line per row of the asked split: row_id, prediction, score, and the probability of every label."""
     job = read_job(_path(contract.CONFIG))
     split = os.environ.get(contract.SPLIT, "test")
-    files = [Path(split)] if split.endswith((".jsonl", ".parquet")) else split_files(_path(contract.DATA), split)
+    files = split_files(_path(contract.DATA), split)
     if not files:
         raise BadInput(f"the dataset has no split {split!r}.")
     rows = read_rows(files, job.text_column, None, ())

@@ -98,7 +98,7 @@ def test_it_learns_and_tells_what_it_learned(new_recipe):
 
 
 def test_predictions_are_the_same_from_the_saved_model(new_recipe):
-    """`predict` answers as training did, keeps the rows' ids, and takes the rows of a JSON Lines file too."""
+    """`predict` answers as training did, and keeps the rows' ids."""
     recipe = new_recipe()
     assert recipe.run() == 0
     said = recipe.output()["predictions.jsonl"]
@@ -106,12 +106,6 @@ def test_predictions_are_the_same_from_the_saved_model(new_recipe):
     assert recipe.output()["predictions.jsonl"] == said
     first = json.loads(said.splitlines()[0])
     assert first["row_id"] == "test-0" and first["score"] == max(first["scores"].values()) == first["scores"][first["prediction"]]
-
-    probes = recipe.folder / "probes.jsonl"
-    probes.write_text('{"row_id": "a", "text": "good film"}\n{"row_id": "b", "text": "awful plot"}\n')
-    recipe.environment["SPACEPORT_SPLIT"] = str(probes)
-    assert recipe.run("predict") == 0, recipe.log.read_text()
-    assert [json.loads(line)["row_id"] for line in recipe.output()["predictions.jsonl"].splitlines()] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
