@@ -110,3 +110,7 @@ def _failed(error: SpaceportError) -> int:
     if "--json" in sys.argv:
         print(json_format.dumps({"flow_run": None, "outcome": "failed", "steps": [], "live": {}, "error": {"kind": error.kind, "message": str(error)}}))
     return 3 if error.kind == "unknown outcome" else 1
+
+
+if __name__ == "__main__":
+    main()
