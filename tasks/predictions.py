@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,6 +78,9 @@ def read_truth(files: Sequence[Path], label_column: str | None, columns: Iterabl
             if name not in table:
                 raise BadInput(f"{path.name} has no column {name!r}, only {', '.join(schema.names)}. Mend gate.slices or gate.groups.")
             values.extend(str(value) for value in table[name])
+    twice = next((row_id for row_id, count in Counter(truth.row_ids).items() if count > 1), None)
+    if twice is not None:
+        raise BadInput(f"row_id {twice!r} is there twice in {files[0].parent.name}. Row ids must tell rows apart.")
     if truth.labels and len(truth.labels) != len(truth.row_ids):
         raise BadInput(f"{len(truth.row_ids) - len(truth.labels)} of {len(truth.row_ids)} rows have no column {label_column!r}: some shards lack it.")
     return truth
@@ -88,7 +92,7 @@ def paired(predictions: Mapping[str, Prediction], row_ids: Sequence[str], who: s
     if missing:
         raise BadInput(f"{who}: {len(missing)} of {len(row_ids)} rows have no prediction (the first: row_id {missing[0]!r}). Write one line per row.")
     if len(predictions) != len(row_ids):
-        extra = next(iter(predictions.keys() - set(row_ids)), "one row_id twice in the data")
+        extra = min(predictions.keys() - set(row_ids))
         raise BadInput(
             f"{who}: {len(predictions)} predictions for {len(row_ids)} rows (too many: {extra!r}). Predict the rows of the asked split, and no others."
         )

@@ -1,8 +1,17 @@
 """The gate: who wins, who doesn't, and when the rows can't tell."""
 
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from infra.errors import BadInput, Cancelled, OutOfMemory, Preempted, Unauthorized, Unhealthy
 from infra.hub.step_records import STEP_FILE
-from tasks.gate import GateConfig, verdict_file
+from infra.revisions import ModelRevision
+from tasks.gate import GateConfig, gate, verdict_file
 from tasks.gate_page import headline_gate, render_gate
+from tasks.promote_model import promote
 
 
 def test_a_first_model_must_beat_the_trivial_baseline(team):
@@ -54,3 +63,174 @@ def test_a_verdict_page_says_the_decision_first(team):
     page = render_gate(verdict, dict.fromkeys(team.truth, "one | two\nthree <b>"))
     assert page.startswith("# Promote\n") and "**60** rows" in page and r"one \| two three \<b\>" in page
     assert headline_gate(verdict) == "Promote: accuracy 0.9500, production 0.8000, on 400 rows"
+
+
+def test_what_main_holds_must_be_ours_to_be_compared(team):
+    """Weights that a person uploaded can't be predicted the same way: undecided, nothing is predicted."""
+    candidate = team.train("first", team.wrong_at(range(40)))
+    team.by_hand("model.safetensors", b"mine" * 100)
+    verdict = team.judge(candidate)
+    assert verdict.decision == "undecided" and "wasn't published by spaceport" in verdict.reason and team.asked == []
+
+
+def test_production_that_cannot_be_predicted_is_undecided_with_its_reason(team):
+    """The old model's script fails for good: undecided, says why, and the verdict is kept."""
+    team.make_live(team.train("live", team.wrong_at(range(80))))
+    candidate = team.train("better", team.wrong_at(range(20)))
+
+    def fails(revision):
+        raise BadInput("predict.py exits with 1: no such file: vocab.txt")
+
+    verdict = gate(ModelRevision.parse(str(candidate.revision)), team.main, team.split(), GateConfig(), team.hub, fails)
+    assert verdict.decision == "undecided" and "no such file: vocab.txt" in verdict.reason
+    assert team.judge(candidate).repeated
+
+
+@pytest.mark.parametrize("error", [Unhealthy, OutOfMemory, Preempted, Cancelled, Unauthorized])
+def test_trouble_that_may_pass_is_no_verdict(team, error):
+    """A machine that went away says nothing about the model: the error goes up and nothing is stored."""
+    team.make_live(team.train("live", team.wrong_at(range(80))))
+    candidate = team.train("better", team.wrong_at(range(20)))
+
+    def fails(revision):
+        raise error("gone")
+
+    with pytest.raises(error):
+        gate(ModelRevision.parse(str(candidate.revision)), team.main, team.split(), GateConfig(), team.hub, fails)
+    assert team.judge(candidate).decision == "promote"
+
+
+def test_production_with_other_labels_is_undecided(team):
+    """A production that answers in labels that these rows don't have can't be judged on them."""
+    live = team.train("live", team.wrong_at(range(80)))
+    team.make_live(live)
+    team.answers[live.revision.sha]["r000"] = "neutral"
+    verdict = team.judge(team.train("better", team.wrong_at(range(20))))
+    assert verdict.decision == "undecided" and "other labels: neutral" in verdict.reason
+
+
+def test_production_trained_for_other_labels_is_undecided_before_it_is_asked(team):
+    """Its own record says which labels it knows; nothing is predicted."""
+    team.make_live(team.train("live", team.wrong_at(range(80)), labels=("a", "b", "c")))
+    verdict = team.judge(team.train("better", team.wrong_at(range(20))))
+    assert verdict.decision == "undecided" and "(a, b, c)" in verdict.reason and team.asked == []
+
+
+def test_production_that_leaves_rows_out_is_undecided(team):
+    """Only what both answered can be paired, and a model that answers less must not choose its rows."""
+    live = team.train("live", team.wrong_at(range(80)))
+    team.make_live(live)
+    del team.answers[live.revision.sha]["r007"]
+    verdict = team.judge(team.train("better", team.wrong_at(range(20))))
+    assert verdict.decision == "undecided" and "1 of 400 rows have no prediction (the first: row_id 'r007')" in verdict.reason
+
+
+def test_a_candidate_that_leaves_rows_out_is_an_error(team):
+    """The candidate's own predictions are the training's fault, not a matter of judgement."""
+    answers = team.wrong_at(range(40))
+    candidate = team.train("first", {row: answer for row, answer in answers.items() if row != "r007"})
+    with pytest.raises(BadInput, match="candidate: 1 of 400 rows"):
+        team.judge(candidate)
+
+
+def test_a_candidate_without_predictions_is_asked_for_them(team):
+    """A script that left none is predicted like production."""
+    candidate = team.train("first", team.wrong_at(range(40)), keep_predictions=False)
+    assert team.judge(candidate).decision == "promote" and team.asked == [candidate.revision]
+
+
+def test_other_test_rows_are_predicted_anew(team):
+    """The predictions in the branch are of the candidate's own dataset revision; on another one both are asked."""
+    candidate = team.train("first", team.wrong_at(range(40)))
+    split = team.split()._replace(revision=team.dataset.model_copy(update={"sha": "e" * 40}))
+    verdict = gate(ModelRevision.parse(str(candidate.revision)), team.main, split, GateConfig(), team.hub, team.predict)
+    assert verdict.decision == "promote" and team.asked == [candidate.revision]
+
+
+def test_another_gate_config_is_another_verdict_and_an_edited_card_is_not(team, some_rows):
+    """The verdict's key is (candidate, production, test, config): a person's text on main doesn't count, a margin does."""
+    team.make_live(team.train("live", team.wrong_at(range(40))))
+    candidate = team.train("close", team.wrong_at([*range(10, 40), *range(300, 308)]))
+    first = team.judge(candidate)
+    team.by_hand("notes.md", b"hello")
+    assert team.judge(candidate) == first.model_copy(update={"repeated": True})
+    generous = team.judge(candidate, GateConfig(margin=0.2))
+    assert (first.decision, generous.decision) == ("undecided", "promote") and generous.key != first.key and not generous.repeated
+
+
+def test_what_is_live_repeats_the_verdict_that_made_it_so(team):
+    """After the promotion a rerun of the same config gets the same verdict, key and all, and predicts nothing."""
+    team.make_live(team.train("live", team.wrong_at(range(80))))
+    candidate = team.train("better", team.wrong_at(range(20)))
+    verdict = team.judge(candidate)
+    promote(verdict.candidate, verdict.judged_main_sha, verdict.key, team.hub)
+    asked = list(team.asked)
+    assert team.judge(candidate) == verdict.model_copy(update={"repeated": True}) and team.asked == asked
+    by_hand = team.train("forced", team.wrong_at(range(100)))
+    team.make_live(by_hand)
+    assert team.judge(by_hand).reason == "this candidate is what main holds already" and team.asked == asked
+
+
+def test_old_verdicts_promote_again_when_the_old_model_is_back(team):
+    """A, B, A, B through gate and promotion: the second round repeats verdicts and still moves main, commit by commit."""
+    a, b = team.train("a", team.wrong_at(range(40))), team.train("b", team.wrong_at(range(40)))
+    config, moves = GateConfig(margin=0.5), []
+    for candidate in (a, b, a, b, a):
+        verdict = team.judge(candidate, config)
+        moves.append((verdict.repeated, promote(verdict.candidate, verdict.judged_main_sha, verdict.key, team.hub)))
+    assert [repeated for repeated, _ in moves] == [False, False, False, True, True]
+    assert len({moved.revision.sha for _, moved in moves}) == 5 and all(moved.outcome == "published" for _, moved in moves)
+
+
+def test_a_candidate_that_a_rollback_took_back_is_kept_out(team):
+    """The rejection on main outweighs the stored verdict; nothing is predicted and promotion refuses too, unless a person insists."""
+    live, candidate = team.train("live", team.wrong_at(range(80))), team.train("better", team.wrong_at(range(20)))
+    team.make_live(live)
+    assert team.judge(candidate).decision == "promote"
+    main = team.main
+    rejecting = main.record.model_copy(update={"outputs": {**main.record.outputs, "rejected": [str(candidate.revision)]}})
+    team.by_hand(STEP_FILE, rejecting.dump())
+    verdict = team.judge(candidate)
+    assert verdict.decision == "keep" and "rollback" in verdict.reason and len(team.asked) == 1
+    with pytest.raises(BadInput, match="taken back by a rollback"):
+        promote(verdict.candidate, team.main.revision.sha, None, team.hub)
+    promoted = promote(verdict.candidate, team.main.revision.sha, None, team.hub, insist=True)
+    assert promoted.outcome == "published" and team.main.record.outputs["rejected"] == []
+
+
+def test_two_gates_at_once_store_one_verdict(team):
+    """The same judgement from two places at once is one commit, and both get it."""
+    team.make_live(team.train("live", team.wrong_at(range(80))))
+    candidate = team.train("better", team.wrong_at(range(20)))
+    meeting = threading.Barrier(2)
+    main, split = team.main, team.split()
+
+    def judge(_):
+        def predict(revision):
+            meeting.wait(30)
+            return team.predict(revision)
+
+        return gate(ModelRevision.parse(str(candidate.revision)), main, split, GateConfig(), team.hub, predict)
+
+    with ThreadPoolExecutor(2) as pool:
+        verdicts = list(pool.map(judge, range(2)))
+    assert verdicts[0].key == verdicts[1].key and verdicts[0].judgement == verdicts[1].judgement
+    assert len(team.commits(f"spaceport/{candidate.record.key}")) == len(team.commits()) + 2  # the candidate and its one verdict
+
+
+def test_a_stored_verdict_that_was_edited_is_not_believed(team):
+    """A verdict file that isn't one any more is named, with what to do."""
+    candidate = team.train("first", team.wrong_at(range(40)))
+    verdict = team.judge(candidate)
+    record = team.hub.read_json(team.repo.at(team.commits(f"spaceport/{candidate.record.key}")[0]), verdict_file(verdict.key))
+    del record["outputs"]["judgement"]["decision"]
+    team.by_hand(verdict_file(verdict.key), json.dumps(record).encode(), branch=f"spaceport/{candidate.record.key}")
+    with pytest.raises(BadInput, match="Delete it on the Hub to judge again"):
+        team.judge(candidate)
+
+
+def test_only_candidates_of_ours_are_judged(team):
+    """A commit without a record is no candidate."""
+    team.train("first", team.wrong_at(range(40)))
+    with pytest.raises(BadInput, match="carries no step record"):
+        team.judge(ModelRevision(repo_id=team.repo.repo_id, sha=team.commits()[-1]))

@@ -1,10 +1,13 @@
 """Promotion: one commit, exactly the candidate's files, and nobody else's work touched."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from infra.errors import BadInput, Conflict
 from infra.hub.cards import text_of
-from infra.hub.step_records import STEP_FILE
+from infra.hub.live import CANDIDATE_FILE, promoted_candidate, read_main_at
+from infra.hub.step_records import STEP_FILE, step_key
 from infra.revisions import ModelRevision
 from tasks.promote_model import promote
 
@@ -89,3 +92,55 @@ def test_a_file_of_people_in_the_way_is_not_overwritten_by_a_run(team):
     with pytest.raises(BadInput, match=r"config\.json"):
         promote(candidate, team.main.revision.sha, None, team.hub)
     assert promote(candidate, team.main.revision.sha, None, team.hub, insist=True).outcome == "published"
+
+
+def test_of_two_promotions_of_one_judgement_one_wins(team):
+    """Two runs judged the same main and promote different candidates at once: one is live, the other is told to gate again."""
+    candidates = [ModelRevision.parse(str(team.train(name, team.wrong_at(range(40))).revision)) for name in "ab"]
+    judged, before = team.main.revision.sha, len(team.commits())
+
+    def attempt(candidate):
+        try:
+            return promote(candidate, judged, None, team.hub).outcome
+        except Conflict as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(attempt, candidates))
+    assert outcomes.count("published") == 1 and any("Gate again" in outcome for outcome in outcomes) and len(team.commits()) == before + 1
+
+
+def test_the_same_promotion_from_two_places_is_one_commit(team):
+    """Both end well, with the same revision."""
+    candidate = ModelRevision.parse(str(team.train("a", team.wrong_at(range(40))).revision))
+    judged, before = team.main.revision.sha, len(team.commits())
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: promote(candidate, judged, None, team.hub), range(2))
+    assert (first.revision, first.key) == (second.revision, second.key) and len(team.commits()) == before + 1
+
+
+def test_a_reader_of_main_never_sees_a_mixed_set(team):
+    """Every commit of main that holds a model holds one candidate's files, whole, beside that candidate's name."""
+    for name in "abab":
+        team.make_live(team.train(name, team.wrong_at(range(40)), {f"only-{name}.txt": name.encode()}))
+    for sha in team.commits()[:-1]:
+        main = read_main_at(team.hub, ModelRevision(repo_id=team.repo.repo_id, sha=sha))
+        candidate = read_main_at(team.hub, promoted_candidate(main.record))
+        theirs = {path: blob for path, blob in candidate.model.items() if path != "README.md"}
+        assert {path: blob for path, blob in main.model.items() if path != CANDIDATE_FILE} == theirs and len(theirs) == 6
+
+
+def test_only_what_has_a_manifest_can_be_promoted(team):
+    """A commit without our record names no files."""
+    team.train("a", team.wrong_at(range(40)))
+    with pytest.raises(BadInput, match="carries no manifest"):
+        promote(ModelRevision(repo_id=team.repo.repo_id, sha=team.commits()[-1]), team.main.revision.sha, None, team.hub, insist=True)
+
+
+def test_promotions_are_named_by_what_and_instead_of_what(team):
+    """The record on main tells the candidate, its key and the promotion that it replaced, and its key is worked out from them."""
+    a, b = (team.train(name, team.wrong_at(range(40))) for name in "ab")
+    first, second = team.make_live(a), team.make_live(b)
+    record = team.main.record
+    assert record.inputs == {"candidate": str(b.revision), "candidate_key": b.record.key, "replaces": first.key}
+    assert record.key == second.key == step_key(record.step, record.version, record.inputs)
