@@ -36,7 +36,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from infra.hub.embedded import auth, cards, commits, gates, lfs, refs, repos, resolve, trees
+from infra.hub.embedded import auth, cards, commits, discussions, gates, history, lfs, refs, repos, resolve, trees
 from infra.hub.embedded.middleware import Outermost
 from infra.hub.embedded.records import KINDS, RepoKind
 from infra.hub.embedded.refusals import Refusal
@@ -54,7 +54,18 @@ def create_app(state: HubState) -> ASGIApp:
     for name in EXTENSIONS:
         if find_spec(name):
             extensions += import_module(name).attach(state)
-    api = [*auth.routes(), *gates.routes(), *cards.routes(), *repos.routes(), *refs.routes(), *commits.routes(), *extensions, *trees.routes()]
+    api = [
+        *auth.routes(),
+        *gates.routes(),
+        *cards.routes(),
+        *repos.routes(),
+        *refs.routes(),
+        *commits.routes(),
+        *discussions.routes(),
+        *history.routes(),
+        *extensions,
+        *trees.routes(),
+    ]
     app = Starlette(
         routes=[*api, *lfs.routes(), *resolve.routes()],
         lifespan=_lifespan(state),

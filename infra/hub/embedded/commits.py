@@ -12,10 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from infra.hub.embedded.git_store import Files, parse_pointer, pointer_text
+from infra.hub.embedded.discussions import begin, may_push, url_of
+from infra.hub.embedded.git_files import Files, parse_pointer, pointer_text
 from infra.hub.embedded.lfs import can_name
 from infra.hub.embedded.paths import Patterns, checked_path
-from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found
+from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found, stale_parent
 from infra.hub.embedded.routing import Call, check_need, repo_routes
 
 REGULAR_LIMIT_BYTES = 10 << 20
@@ -56,7 +57,7 @@ class Change:
 
 def preupload(call: Call) -> Response:
     """For each file: git or LFS, ignored or not, and the oid of what is there now (which makes an unchanged push a no-op)."""
-    check_need(call.state, call.caller, call.repo, "content" if call.flag("create_pr") else "write")
+    check_need(call.state, call.caller, call.repo, "propose" if call.flag("create_pr") or call.param("revision").startswith("refs/pr/") else "write")
     git, uid, fields = call.state.git, call.repo.uid, call.fields()
     sha = git.resolve(uid, call.param("revision"))
     attributes = Patterns.lfs((git.read_file(uid, sha, ".gitattributes") or b"").decode(errors="replace"))
@@ -85,17 +86,35 @@ async def commit(call: Call) -> Response:
 def _commit(call: Call, change: Change) -> Response:
     if not change.summary:
         raise Refusal(400, "A commit needs a header line with a summary")
-    if call.flag("create_pr"):
-        from infra.hub.embedded.discussions import commit_as_pull_request
-
-        return commit_as_pull_request(call, change)
-    check_need(call.state, call.caller, call.repo, "write")
     revision = call.param("revision")
     ref = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
+    if call.flag("create_pr"):
+        return _commit_as_pull_request(call, ref, change)
+    if not (ref.startswith("refs/pr/") and may_push(call, ref)):
+        check_need(call.state, call.caller, call.repo, "write")
     if not ref.startswith(("refs/heads/", "refs/pr/", "refs/convert/")) or call.state.git.tip(call.repo.uid, ref) is None:
         raise revision_not_found(revision)  # a tag or a SHA can't be committed to
     sha = make_commit(call, ref, change)
     return JSONResponse(commit_answer(call, sha))
+
+
+def _commit_as_pull_request(call: Call, ref: str, change: Change) -> Response:
+    """The commit is made first, without a ref; then the pull request is opened on it."""
+    git, uid = call.state.git, call.repo.uid
+    check_need(call.state, call.caller, call.repo, "propose")
+    author = call.token.user
+    with git.lock(uid):
+        base = git.tip(uid, ref)
+        if base is None:
+            raise revision_not_found(call.param("revision"))
+        if change.parent not in (None, base):
+            raise stale_parent()
+        index = pygit2.Index()
+        index.read_tree(git.open(uid)[base].peel(pygit2.Tree))
+        change.apply(git.open(uid), index)
+        sha = git.commit_tree(uid, str(index.write_tree(git.open(uid))), [base], author, change.message)
+        pull_request = begin(call, author, change.summary, change.description, True, "open", head=sha)
+    return JSONResponse({**commit_answer(call, sha), "pullRequestUrl": url_of(call.state, call.repo, pull_request["num"])})
 
 
 def make_commit(call: Call, ref: str, change: Change, base: str | None = None) -> str:

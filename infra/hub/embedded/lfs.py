@@ -26,7 +26,7 @@ def routes() -> list[BaseRoute]:
         route("/lfs/parts/{upload}/{number}", put_part, "PUT"),
         route("/lfs/parts/{upload}", complete, "POST"),
         *page_routes(".git/info/lfs/objects/batch", batch, "POST", need="content"),
-        *page_routes(".git/info/lfs/verify", verify, "POST", need="write"),
+        *page_routes(".git/info/lfs/verify", verify, "POST", need="propose"),
     ]
 
 
@@ -36,7 +36,7 @@ def batch(call: Call) -> Response:
     operation = fields.get("operation")
     objects = [(str(o.get("oid")), _whole(o.get("size"))) for o in call.rows("objects")]
     if operation == "upload":
-        check_need(call.state, call.caller, call.repo, "write")
+        check_need(call.state, call.caller, call.repo, "propose")  # a pull request's files come before its commit
     elif operation != "download":
         raise Refusal(400, f"Unknown LFS operation {operation!r}")
     parts = "multipart" in (fields.get("transfers") or [])

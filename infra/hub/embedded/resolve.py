@@ -30,8 +30,8 @@ def resolve(call: Call) -> Response:
         refusal = entry_not_found()
         refusal.headers["X-Repo-Commit"] = sha  # so that clients remember the absence for this commit
         raise refusal
-    if entry.lfs and state.catalogue.has_lfs(repo.uid, entry.lfs.sha256):
-        if state.lfs.size(entry.lfs.sha256) is None:
+    if entry.lfs:
+        if state.lfs.size(entry.lfs.sha256) is None or not state.catalogue.has_lfs(repo.uid, entry.lfs.sha256):
             raise Refusal(410, f"The content of {path} was permanently deleted")
         etag = f'"{entry.lfs.sha256}"'
         linked = {"ETag": etag, "X-Linked-ETag": etag, "X-Linked-Size": str(entry.lfs.size)}

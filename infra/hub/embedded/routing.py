@@ -24,7 +24,8 @@ from infra.hub.embedded.users import Caller, Token
 
 # Stands for an escaped slash inside one path segment (`refs%2Fpr%2F1`) until the route has been matched.
 SLASH = "\ue000"
-Need = Literal["nothing", "user", "read", "content", "write"]
+# "propose": open pull requests and discussions on what one can read, with a token that may write at all.
+Need = Literal["nothing", "user", "read", "content", "propose", "write"]
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,12 @@ def find_repo(state: HubState, caller: Caller, kind: RepoKind, repo_id: str) -> 
 
 def check_need(state: HubState, caller: Caller, repo: RepoRecord, need: Need) -> None:
     """Refuse what the caller may not do with a repository that they can see."""
-    if need == "write" and not state.users.may_write(caller, repo.namespace, repo.url_path):
+    may_propose = need == "propose" and caller.token is not None and caller.token.allows("write", repo.namespace, repo.url_path)
+    if need in ("write", "propose") and not may_propose and not state.users.may_write(caller, repo.namespace, repo.url_path):
         if caller.user is None:
             raise Refusal(401, "Invalid username or password.")
         raise Refusal(403, f"Forbidden: you don't have the rights to write to {repo.url_path} with this token")
-    if need == "content" and repo.gated != "false" and not gate_is_open(state, caller, repo):
+    if need in ("content", "propose") and repo.gated != "false" and not gate_is_open(state, caller, repo):
         status = 401 if caller.user is None else 403
         raise Refusal(status, f"Access to {repo.kind} {repo.repo_id} is restricted. You must be authorized to access it.", "GatedRepo")
 
