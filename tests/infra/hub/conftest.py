@@ -15,7 +15,7 @@ import pytest
 from infra.hub.client import HubClient
 
 # what happens to a matching request: the Hub never sees it, or it acts and its answer is lost or replaced
-Fault = Literal["refuse", "lose answer", "503 unseen", "503 after", "429 unseen"]
+Fault = Literal["refuse", "lose answer", "503 unseen", "503 after", "429 unseen"] | tuple[int, dict[str, str], bytes]
 
 
 @dataclass
@@ -68,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(503, {}, b"busy")
             case "429 unseen":
                 return self._answer(429, {"Retry-After": "0"}, b"slow down")
+            case (status, headers, content):
+                return self._answer(status, headers, content)
         status, headers, content = self._forward(body)
         if rule and rule.then:
             rule.then()
