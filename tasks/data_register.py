@@ -5,8 +5,6 @@ registered.revision   # datasets/ns/name@SHA, new or the one that is there
 """
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from infra.hub.client import HubClient, hub_errors
 from infra.hub.ledger import Ledger, Publication, Published, ref_of, sha256_of
 from infra.hub.step_records import STEP_FILE, StepRecord, canonical_json, digest
 from infra.revisions import DatasetRevision, Repo, Revision
+from infra.storage.rooms import room_in
 from infra.storage.sources import Listing, Progress, fingerprint, list_source
 from tasks.data.build import Built, build
 from tasks.data.card import body, front_matter
@@ -73,8 +72,7 @@ def data_inputs(config: DataConfig, digests: Mapping[str, str], project: Path | 
 
 def data_record(config: DataConfig, hub: HubClient, work: Path, *, project: Path | None = None, on_progress: Progress | None = None) -> StepRecord:
     """The record (key and inputs) that this source and config give now. Costs a read of the source, unless it is remembered in `work`."""
-    _, record = _look_at(config, hub, work, project, on_progress)
-    return record
+    return _look_at(config, hub, work, project, on_progress)[2]
 
 
 def look_up(config: DataConfig, hub: HubClient, record: StepRecord) -> Published | None:
@@ -89,18 +87,17 @@ def look_up(config: DataConfig, hub: HubClient, record: StepRecord) -> Published
 
 def data_register(config: DataConfig, hub: HubClient, work: Path, *, project: Path | None = None, on_progress: Progress | None = None) -> DataRegistered:
     """Publish the dataset of a config, or find that it is published. `work`: a folder to build in; `project`: what relative paths start from."""
-    listing, record = _look_at(config, hub, work, project, on_progress)
-    digests = fingerprint(listing, work)
+    listing, digests, record = _look_at(config, hub, work, project, on_progress)
     found = look_up(config, hub, record)
     if found:
         return _registered(found, read_report(hub, found.revision))  # type: ignore[arg-type]
-    room = Path(tempfile.mkdtemp(prefix="build-", dir=work))
-    try:
+    with room_in(work) as room:
         with transform_of(config.transform, _project(config, project)) if config.transform else nullcontext() as transform:
             built = build(listing, digests, config, room, transform, on_progress)
-        return _registered(_publish(config, hub, record, built), built.report)
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
+        published = _publish(config, hub, record, built)
+    for file in listing.files:
+        file.release(work)
+    return _registered(published, built.report)
 
 
 def read_report(hub: HubClient, revision: DatasetRevision) -> DataReport:
@@ -111,11 +108,11 @@ def read_report(hub: HubClient, revision: DatasetRevision) -> DataReport:
     return DataReport.model_validate(value)
 
 
-def _look_at(config: DataConfig, hub: HubClient, work: Path, project: Path | None, on_progress: Progress | None) -> tuple[Listing, StepRecord]:
+def _look_at(config: DataConfig, hub: HubClient, work: Path, project: Path | None, on_progress: Progress | None) -> tuple[Listing, dict[str, str], StepRecord]:
     work.mkdir(parents=True, exist_ok=True)
     listing = list_source(config.source, base=project, hub=hub, any_suffix=config.format != "auto")
     digests = fingerprint(listing, work, on_progress)
-    return listing, StepRecord.of(STEP, VERSION, data_inputs(config, digests, project))
+    return listing, digests, StepRecord.of(STEP, VERSION, data_inputs(config, digests, project))
 
 
 def _publish(config: DataConfig, hub: HubClient, record: StepRecord, built: Built) -> Published:

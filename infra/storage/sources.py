@@ -58,6 +58,9 @@ class SourceFile(Protocol):
     def open(self) -> BinaryIO:
         """The file's bytes from the first one on, for a look at its beginning; nothing is kept."""
 
+    def release(self, work: Path) -> None:
+        """Delete what `fetch` downloaded into `work`; it isn't needed any more."""
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -98,11 +101,20 @@ class LocalFile:
             same = False
         if not same:
             raise changed(self.name)
+        self._require_access()
         return self.path
 
     def open(self) -> BinaryIO:
         """The file itself."""
+        self._require_access()
         return self.path.open("rb")
+
+    def release(self, work: Path) -> None:
+        """Nothing: it is the team's own."""
+
+    def _require_access(self) -> None:
+        if not os.access(self.path, os.R_OK):
+            raise BadInput(f"{self.path} may not be read by this user. Give it read access.")
 
 
 def list_source(source: str, *, base: Path | None = None, hub: HubClient | None = None, any_suffix: bool = False) -> Listing:

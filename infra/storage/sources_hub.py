@@ -51,6 +51,9 @@ class HubFile:
             files = HfFileSystem(endpoint=self.hub.endpoint, token=self.hub.api.token)
             return cast(BinaryIO, files.open(f"datasets/{self.revision.repo_id}@{self.revision.sha}/{self.path}", "rb"))
 
+    def release(self, work: Path) -> None:
+        """Nothing: the Hub cache is everybody's."""
+
 
 def list_hub(source: str, hub: HubClient) -> list[SourceFile]:
     """The files of `hf://datasets/ns/name[@revision][/path, folder or glob]`, at the commit that the revision is now."""

@@ -37,8 +37,8 @@ class S3File:
 
     def fetch(self, work: Path) -> Path:
         """Download it, or find it downloaded. Raises Conflict when the object is no longer the one that was listed."""
-        folder = work / "downloads"
-        path = folder / (hashlib.sha256(self.pin.encode()).hexdigest()[:32] + "-" + Path(self.key).name)
+        path = self._download(work)
+        folder = path.parent
         if path.is_file() and path.stat().st_size == self.size:
             return path
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,13 @@ class S3File:
     def open(self) -> BinaryIO:
         """The object's bytes as they come; a seekable reader that asks for ranges."""
         return cast(BinaryIO, io.BufferedReader(_Ranges(self), CHUNK_BYTES))
+
+    def release(self, work: Path) -> None:
+        """Delete the download."""
+        self._download(work).unlink(missing_ok=True)
+
+    def _download(self, work: Path) -> Path:
+        return work / "downloads" / (hashlib.sha256(self.pin.encode()).hexdigest()[:32] + "-" + Path(self.key).name)
 
     def _body(self, first: int = 0) -> Any:
         asked: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key, "IfMatch": self.etag}

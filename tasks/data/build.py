@@ -11,7 +11,7 @@ from tasks.data.config import DataConfig
 from tasks.data.dedupe import distinct
 from tasks.data.prepare import ROW_ID, SPLITS, Preparer
 from tasks.data.read import Batch, read_file
-from tasks.data.runs import HIGH, SortedRuns
+from tasks.data.runs import HIGH, OURS, SortedRuns
 from tasks.data.shards import ShardWriter
 from tasks.data.splits import TRAIN, assign, given_splits, splits_from
 from tasks.data.tally import Tally
@@ -39,17 +39,16 @@ def build(
     names = [file.name for file in listing.files]
     preparer = Preparer(config, names, given_splits(names, config))
     runs = SortedRuns(work, expected_bytes(listing))
-    types: ColumnTypes | None = None
+    types = _types(config, transform, names)
     for number, file in enumerate(listing.files):
         for batch in _batches(file.fetch(work), file.name, digests[file.name], config, transform, preparer):
             table = preparer.prepare(batch, number)
-            types = types or _types(table, config, transform, names)
             types.watch(table)
             runs.add(table)
             if on_progress:
                 on_progress("read rows", preparer.rows_read, None)
     preparer.violations.check()
-    return _write(runs, types or ColumnTypes([]), config, preparer, work, on_progress)
+    return _write(runs, types, config, preparer, work, on_progress)
 
 
 def expected_bytes(listing: Listing) -> int:
@@ -62,7 +61,7 @@ def public_columns(table: "pa.Table") -> "pa.Table":
     import pyarrow as pa
 
     ours = pa.array([f"{high:016x}" for high in table[HIGH].to_pylist()], pa.string())
-    shown = table.select([name for name in table.column_names if not name.startswith("__")])
+    shown = table.select([name for name in table.column_names if name not in OURS])
     return shown.add_column(0, ROW_ID, ours).replace_schema_metadata(None)
 
 
@@ -80,12 +79,10 @@ def _batches(path: Path, name: str, sha256: str, config: DataConfig, transform: 
             yield changed
 
 
-def _types(table: "pa.Table", config: DataConfig, transform: Transform | None, names: list[str]) -> ColumnTypes:
+def _types(config: DataConfig, transform: Transform | None, names: list[str]) -> ColumnTypes:
     """Only CSV has no types of its own."""
     kinds = {config.format} if config.format != "auto" else {format_of(name) for name in names}
-    if transform is not None or kinds - {"csv", "tsv"}:
-        return ColumnTypes([])
-    return ColumnTypes([name for name in table.column_names if not name.startswith("__") and name not in (config.text_column, config.label_column)])
+    return ColumnTypes(transform is None and kinds <= {"csv", "tsv"}, {config.text_column, config.label_column, *OURS})
 
 
 def _write(runs: SortedRuns, types: ColumnTypes, config: DataConfig, preparer: Preparer, work: Path, on_progress: Progress | None) -> Built:
@@ -104,7 +101,7 @@ def _write(runs: SortedRuns, types: ColumnTypes, config: DataConfig, preparer: P
             if not preparer.violations:  # a broken contract publishes nothing
                 writers[split].write(part)
         if on_progress:
-            on_progress("write rows", tally.rows.total(), None)
+            on_progress("write rows", tally.rows.total(), preparer.rows_read)
     preparer.violations.check()
     files = {path: file for writer in writers.values() for path, file in writer.close().items()}
     _check_splits(tally, config)

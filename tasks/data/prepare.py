@@ -180,9 +180,10 @@ class Preparer:
 def content_hashes(text: Any) -> tuple[Any, Any]:
     """The first 16 bytes of each value's SHA-256 as two columns of numbers: of the UTF-8 text, or of the canonical JSON of a nested value."""
     import numpy as np
+    import pyarrow as pa
 
     values = text.to_pylist()
-    if any(isinstance(value, list | dict) for value in values):
+    if not pa.types.is_string(text.type):
         values = [json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str) for value in values]
     joined = b"".join(hashlib.sha256((value or "").encode()).digest()[:16] for value in values)
     halves = np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)

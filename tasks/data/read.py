@@ -208,6 +208,9 @@ def _named(table: "pa.Table", column: str, names: list[str]) -> "pa.Table":
 def _mixed(name: str, key: str, values: list[Any], numbers: list[int], error: Exception) -> BadInput:
     kinds = [None if value is None else type(value) for value in values]
     first = next((kind for kind in kinds if kind), None)
+    odd = next((place for place, value in enumerate(values) if isinstance(value, str) and not _is_unicode(value)), None)
+    if odd is not None:
+        return BadInput(f"{name}, row {numbers[odd]}: column {key!r} holds half a character (a lone surrogate). Write the file again as UTF-8.")
     odd = next((place for place, kind in enumerate(kinds) if kind and kind is not first), None)
     if odd is None or first is None:
         where = f"{name}, rows {numbers[0]} to {numbers[-1]}"
@@ -216,6 +219,14 @@ def _mixed(name: str, key: str, values: list[Any], numbers: list[int], error: Ex
         f"{name}, row {numbers[odd]}: column {key!r} holds {shown(values[odd])} ({type(values[odd]).__name__}), rows before it hold {first.__name__}. "
         f"Make it one type, or leave it out of data.columns."
     )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first_line(error: object) -> str:

@@ -11,7 +11,8 @@ from infra.storage.sources import disk_full
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HIGH, LOW, FILE, ROW, SPLIT = "__high", "__low", "__file", "__row", "__split"  # the hash's two halves, and where the row came from
+# Columns of our own: the hash's two halves, where the row came from, and the split that the source gave it.
+OURS = (HIGH, LOW, FILE, ROW, SPLIT) = tuple(f"__spaceport_{name}" for name in ("high", "low", "file", "row", "split"))
 RUN_BYTES = 8 << 20
 BUCKET_BYTES = 2 << 20
 RELEASE_EVERY = 8
@@ -111,7 +112,10 @@ def _fitted(table: "pa.Table", schema: "pa.Schema") -> "pa.Table":
     if table.schema.equals(schema):
         return table
     have = set(table.column_names)
-    columns = [table[field.name].cast(field.type) if field.name in have else pa.nulls(len(table), field.type) for field in schema]
+    try:
+        columns = [table[field.name].cast(field.type) if field.name in have else pa.nulls(len(table), field.type) for field in schema]
+    except pa.ArrowException as error:
+        raise _unsteady(error) from error
     return pa.table(columns, schema=schema)
 
 
@@ -121,8 +125,12 @@ def _unified(schemas: list["pa.Schema"]) -> "pa.Schema":
     try:
         return pa.unify_schemas([schema.remove_metadata() for schema in schemas], promote_options="permissive")
     except pa.ArrowException as error:
-        said = str(error).splitlines()[0][:200]
-        raise BadInput(f"a column changes its type between rows ({said}). Make it one type, or leave it out of data.columns.") from error
+        raise _unsteady(error) from error
+
+
+def _unsteady(error: Exception) -> BadInput:
+    said = str(error).splitlines()[0][:200]
+    return BadInput(f"a column changes its type between rows ({said}). Make it one type, or leave it out of data.columns.")
 
 
 def _sorted(table: "pa.Table") -> "pa.Table":

@@ -13,7 +13,7 @@ from tasks.data.config import DataConfig
 from tasks.data.dedupe import distinct
 from tasks.data.prepare import Preparer
 from tasks.data.read import read_parquet, read_text
-from tasks.data.runs import SortedRuns
+from tasks.data.runs import OURS, SortedRuns
 from tasks.data.splits import given_splits
 from tasks.data.transform import Transform, apply_transform, transform_of
 
@@ -61,7 +61,7 @@ def _sample(config: DataConfig, listing: Listing, transform: Transform | None, w
     preparer.violations.check()
     longest, columns, kept = 0, (), 0
     for merged in runs.merged():
-        columns = tuple(name for name in merged.column_names if not name.startswith("__"))
+        columns = tuple(name for name in merged.column_names if name not in OURS)
         kept = len(distinct(merged, config, preparer.place, preparer.violations, preparer.dropped))
         text = merged[config.text_column]
         longest = int(pc.max(pc.utf8_length(text)).as_py()) if str(text.type) == "string" else 0

@@ -34,7 +34,9 @@ def transform_of(name: str, project: Path) -> Iterator[Transform]:
         _forget(local)
         yield _imported(name, module, function, local, project)
     finally:
-        sys.path.remove(folder)
+        sys.path.reverse()
+        sys.path.remove(folder)  # the last one, which is ours
+        sys.path.reverse()
 
 
 def transform_identity(name: str, project: Path) -> JsonValue:

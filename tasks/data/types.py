@@ -16,15 +16,17 @@ PATTERNS = {
 class ColumnTypes:
     """Watches text columns go by; `settle` gives them their type."""
 
-    def __init__(self, columns: list[str]) -> None:
-        self._open = {column: list(PATTERNS) for column in columns}
+    def __init__(self, wanted: bool, but: set[str | None]) -> None:
+        self._wanted, self._but = wanted, but
+        self._open: dict[str, list[str]] = {}
         self._filled: set[str] = set()
 
     def watch(self, table: "pa.Table") -> None:
         """Rule out the types that a value here isn't of."""
         import pyarrow.compute as pc
 
-        for column, kinds in self._open.items():
+        for column in table.column_names if self._wanted else []:
+            kinds = self._open.setdefault(column, [] if column in self._but else list(PATTERNS))
             if not kinds:
                 continue
             values = table[column].filter(pc.not_equal(table[column], ""))
