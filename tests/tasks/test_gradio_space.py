@@ -1,6 +1,8 @@
 """The Gradio app that we ship, with a real (tiny) model, as a private Space of a private model."""
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,10 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from pydantic import SecretStr
 
-from infra.errors import Unhealthy
 from infra.hub.client import HubClient
 from infra.hub.embedded.process import EmbeddedHub
 from infra.hub.spaces.live import LiveSpace
+from infra.hub.spaces.render import PIN_FILE, pin
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space
 
@@ -124,12 +126,15 @@ def test_the_published_space_has_no_secret_and_one_pin(live: Live) -> None:
     assert json.loads(contents[".spaceport/pin.json"]) == {"model": "ann/model", "revision": live.model.sha}
 
 
-def test_a_model_that_cannot_be_loaded_leaves_the_old_one_serving(live: Live) -> None:
-    """The next revision lost its weights: the error shows the app's own words, and visitors still get the old revision."""
+def test_a_model_that_cannot_be_loaded_ends_the_app_with_its_reason(live: Live) -> None:
+    """A pin whose revision lost its weights is a RUNTIME_ERROR whose log says so, while visitors still get the old revision."""
     weights = next(path for path in live.api.list_repo_files("ann/model") if path.endswith(".safetensors"))
     live.api.delete_file(weights, "ann/model")
     broken = ModelRevision(repo_id="ann/model", sha=str(live.api.model_info("ann/model").sha))
-    with pytest.raises(Unhealthy, match=r"promoted, Space behind: ann/model@\w+ serves again, proved") as failure:
-        live.refresh(broken)
-    assert "safetensors" in str(failure.value)
+    live.api.upload_file(path_or_fileobj=pin(broken), path_in_repo=PIN_FILE, repo_id=CONFIG.repo_id, repo_type="space")
+    deadline = time.monotonic() + 120
+    while (state := live.api.get_space_runtime(CONFIG.repo_id)).stage != "RUNTIME_ERROR":
+        assert time.monotonic() < deadline, state
+        threading.Event().wait(0.2)
+    assert "model.safetensors" in "".join(live.api.fetch_space_logs(CONFIG.repo_id))
     assert httpx2.get(live.done.url + "/revision").json()["revision"] == live.model.sha

@@ -276,3 +276,10 @@ def test_a_private_model_gives_its_space_a_read_only_token(tmp_path: Path) -> No
         assert "read-only" in (secret.description or "")
         refresh_space(model, ROWS, config, team.client, poll_seconds=0.05)
         assert team.api.get_space_secrets(team.space_id)["HF_TOKEN"].updated_at == secret.updated_at
+
+
+def test_an_own_app_without_the_route_is_told_what_it_lacks(team: Team) -> None:
+    """An app that runs but never names its revision is not waited for until the time limit."""
+    team.commit(app__py=OWN_APP.replace('"/revision"', '"/nothing"').encode())
+    with pytest.raises(Unhealthy, match="GET /revision gives no JSON object"):
+        team.refresh(FIRST)
