@@ -46,7 +46,7 @@ WORDS = [
     "hated",
 ]
 USERS = '[users.ann]\ntokens = [{ token = "hf_write_one", role = "write" }, { token = "hf_read_one", role = "read" }]\n'
-CONFIG = SpaceConfig(repo_id="ann/reviews", title='Reviews: "good" or bad?', examples=tuple(TEXTS), startup_timeout_seconds=120)
+CONFIG = SpaceConfig(repo_id="ann/reviews", title='Reviews: "good" or bad?', examples=tuple(TEXTS), startup_timeout_seconds=240)
 
 
 @dataclass
@@ -132,7 +132,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_app_with_its_reason(live: Live) 
     live.api.delete_file(weights, "ann/model")
     broken = ModelRevision(repo_id="ann/model", sha=str(live.api.model_info("ann/model").sha))
     live.api.upload_file(path_or_fileobj=pin(broken), path_in_repo=PIN_FILE, repo_id=CONFIG.repo_id, repo_type="space")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while (state := live.api.get_space_runtime(CONFIG.repo_id)).stage != "RUNTIME_ERROR":
         assert time.monotonic() < deadline, state
         threading.Event().wait(0.2)
