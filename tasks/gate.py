@@ -12,7 +12,8 @@ from infra.hub.ledger import Ledger, Publication, ref_of
 from infra.hub.live import CANDIDATE_FILE, Main, promoted_candidate, rejected_candidates
 from infra.hub.step_records import StepRecord, digest
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
-from tasks.gate_judgement import Flip, GateConfig, Judgement, Sample, Slice, baseline_answers, judge_against_baseline, judge_pair
+from tasks.gate_config import GateConfig
+from tasks.gate_judgement import Flip, Judgement, Sample, Slice, baseline_answers, judge_against_baseline, judge_pair
 from tasks.gate_statistics import Decision
 from tasks.predictions import PREDICTIONS_FILE, Prediction, SplitRows, Truth, paired, parse_predictions, read_predictions, read_truth
 

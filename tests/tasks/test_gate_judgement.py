@@ -3,7 +3,8 @@
 import pytest
 
 from infra.errors import BadInput
-from tasks.gate_judgement import GateConfig, Sample, baseline_answers, judge_against_baseline, judge_pair
+from tasks.gate_config import GateConfig
+from tasks.gate_judgement import Sample, baseline_answers, judge_against_baseline, judge_pair
 from tasks.predictions import Prediction
 
 ROWS = [f"r{row}" for row in range(200)]
