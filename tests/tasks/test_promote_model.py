@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from infra.errors import BadInput, Conflict
-from infra.hub.cards import text_of
+from infra.hub.cards import front_matter_of, text_of
 from infra.hub.live import CANDIDATE_FILE, promoted_candidate, read_main_at
 from infra.hub.step_records import STEP_FILE, step_key
 from infra.revisions import ModelRevision
@@ -53,6 +53,16 @@ def test_files_and_card_text_of_people_stay_and_the_last_models_files_go(team):
     now = team.hub.read_bytes(team.main.revision, "README.md").decode()
     assert "Written by a person." in text_of(now) and "thumbnail: x.png" in now and "0.925" in now
     assert {"paper.txt", "merges.txt"} <= team.main.blobs.keys() and "vocab.txt" not in team.main.blobs
+
+
+def test_front_matter_that_we_set_before_and_the_candidate_lacks_goes(team):
+    """A candidate without a licence leaves no stale licence on main, and a person's own key stays."""
+    team.make_live(team.train("first", team.wrong_at(range(40))))
+    card = team.hub.read_bytes(team.main.revision, "README.md").decode()
+    team.by_hand("README.md", card.replace("license: mit\n", "license: mit\nthumbnail: x.png\n").encode())
+    team.make_live(team.train("second", team.wrong_at(range(30)), config=team.config.model_copy(update={"license": None})))
+    keys = front_matter_of(team.hub.read_bytes(team.main.revision, "README.md").decode())
+    assert "license" not in keys and keys["thumbnail"] == "x.png" and keys["base_model"] == "some/base"
 
 
 def test_a_model_that_moved_since_it_was_judged_asks_for_the_gate_again(team):
