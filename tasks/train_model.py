@@ -17,6 +17,7 @@ from infra.compute import contract
 from infra.compute.process.environment import script_environment
 from infra.compute.process.run import Progress, run_script, script_name
 from infra.errors import BadInput, Conflict
+from infra.hub.reading_endpoint import DatasetAddress
 from infra.revisions import Frozen
 from tasks.predictions import read_predictions
 from tasks.recipes.registry import RECIPES
@@ -25,7 +26,7 @@ from tasks.training.inputs import TRAIN_VERSION, Columns, code_folder, resolved,
 from tasks.training.outputs import check_model, read_metrics
 from tasks.training.rows_file import ROWS_SPLIT, dataset_of
 
-__all__ = ["TRAIN_VERSION", "Columns", "PredictConfig", "TrainConfig", "TrainedModel", "predict", "resolved", "train", "train_inputs"]
+__all__ = ["TRAIN_VERSION", "Columns", "DatasetAddress", "PredictConfig", "TrainConfig", "TrainedModel", "predict", "resolved", "train", "train_inputs"]
 
 Listener = Callable[[str], None]
 ProgressListener = Callable[[Progress], None]
@@ -44,26 +45,29 @@ class TrainedModel(Frozen):
 
 
 async def train(
-    data: Path,
+    data: Path | DatasetAddress,
     base: Path | None,
     config: TrainConfig,
     columns: Columns,
     work: Path,
     *,
+    test: Path | None = None,
     on_line: Listener | None = None,
     on_progress: ProgressListener | None = None,
 ) -> TrainedModel:
-    """Run the script on a dataset snapshot, then predict its test split.
+    """Run the script on a dataset snapshot, or on the address that it streams from, then predict the test split.
 
+    A streamed dataset's test split comes as a folder of its own, `test`: predict commands always read a folder.
     `work` belongs to this training alone: checkpoints in it are resumed from, an output of an earlier attempt is cleared.
     Raises the error that the script's end stands for; BadInput for an output that can't be published.
     """
     command = _command(config, "train")
     folder = _folder(config, work)
+    rows = data if isinstance(data, Path) else test
     with _alone(work):
         output, predictions = _empty(work / "output"), _forget(work / "predictions.jsonl")
         told = {
-            contract.DATA: str(data),
+            contract.DATA: data.uri if isinstance(data, DatasetAddress) else str(data),
             contract.BASE: str(base or ""),
             contract.CONFIG: str(_write_config(config, columns, work)),
             contract.CHECKPOINTS: str(work / "checkpoints"),
@@ -72,7 +76,7 @@ async def train(
         }
         ran = await run_script(
             command,
-            _environment(config, told),
+            _environment(config, told, data if isinstance(data, DatasetAddress) else None),
             folder,
             on_line=on_line,
             on_progress=on_progress,
@@ -85,8 +89,8 @@ async def train(
         check_model(output, who, needs_safetensors=config.recipe is not None)
         if predictions.exists():  # the script has predicted already, with the model still in memory
             read_predictions(predictions)
-        elif _can_predict(config) and has_split(data, "test"):
-            await predict(output, data, config, columns, work, "test", predictions, on_line=on_line)
+        elif _can_predict(config) and rows is not None and has_split(rows, "test"):
+            await predict(output, rows, config, columns, work, "test", predictions, on_line=on_line)
     history = metrics.pop("history", [])
     return TrainedModel(
         output=output,
@@ -154,8 +158,10 @@ def _folder(config: TrainConfig, work: Path) -> Path:
     return work if config.recipe is not None else code_folder(config)
 
 
-def _environment(config: TrainConfig, told: dict[str, str]) -> dict[str, str]:
-    return script_environment(told, secrets=config.secrets, threads=config.threads)
+def _environment(config: TrainConfig, told: dict[str, str], address: DatasetAddress | None = None) -> dict[str, str]:
+    if address:
+        told = told | {"HF_ENDPOINT": address.endpoint, "HF_HUB_DISABLE_XET": "1"}
+    return script_environment(told, secrets=config.secrets, threads=config.threads, offline=address is None)
 
 
 def _write_config(config: TrainConfig, columns: Columns, work: Path) -> Path:

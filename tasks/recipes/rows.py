@@ -1,9 +1,10 @@
 """The rows of a dataset snapshot, read for a recipe. No torch here."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from infra.errors import BadInput
 
@@ -16,32 +17,49 @@ class Rows(NamedTuple):
     labels: list[str]
 
 
-def split_files(data: Path, split: str) -> list[Path]:
-    """The Parquet shards of a split, in order; empty when the dataset has no such split."""
-    return sorted((data / "data").glob(f"{split}-*.parquet"))
+class Shard(NamedTuple):
+    """One Parquet file of a split, wherever it lies."""
+
+    name: str
+    open: Callable[[], BinaryIO]
 
 
-def read_rows(files: Sequence[Path], text_column: str, label_column: str | None, label_names: Sequence[str]) -> Rows:
+def split_files(data: str | Path, split: str) -> list[Shard]:
+    """The shards of a split, in order: of a folder, or of a revision `hf://datasets/ns/name@SHA`. Empty when the dataset has no such split."""
+    if str(data).startswith("hf://"):
+        from huggingface_hub import HfFileSystem
+
+        files = HfFileSystem()
+        return [Shard(path.rpartition("/")[2], partial(files.open, path, "rb")) for path in sorted(files.glob(f"{data}/data/{split}-*.parquet"))]
+    return [Shard(path.name, partial(_open, path)) for path in sorted((Path(data) / "data").glob(f"{split}-*.parquet"))]
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def read_rows(files: Sequence[Shard], text_column: str, label_column: str | None, label_names: Sequence[str]) -> Rows:
     """Read the shards of a split. Raises BadInput that names file, row and value."""
     ids: list[str | int] = []
     texts: list[str] = []
     labels: list[str] = []
-    for path in files:
-        table = _read(path)
-        texts += _texts(table, path, text_column)
+    for shard in files:
+        table = _read(shard)
+        texts += _texts(table, shard.name, text_column)
         first = len(ids)
         ids += table.get("row_id") or list(range(first, len(texts)))
         if label_column is not None and label_column in table:
-            labels += [_label(value, path, row, label_names) for row, value in enumerate(table[label_column])]
+            labels += [_label(value, shard.name, row, label_names) for row, value in enumerate(table[label_column])]
     if labels and len(labels) != len(texts):
         raise BadInput(f"{len(texts) - len(labels)} of {len(texts)} rows have no column {label_column!r}: some shards lack it.")
     return Rows(ids, texts, labels)
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
+def _read(shard: Shard) -> dict[str, list[Any]]:
     import pyarrow.parquet as parquet
 
-    table = parquet.read_table(path)
+    with shard.open() as file:
+        table = parquet.read_table(file)
     columns: dict[str, list[Any]] = table.to_pydict()
     for name, labels in _label_names(table.schema.metadata).items():
         columns[name] = [labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value for value in columns[name]]
@@ -57,19 +75,19 @@ def _label_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
         return {}
 
 
-def _texts(table: dict[str, list[Any]], path: Path, column: str) -> list[str]:
+def _texts(table: dict[str, list[Any]], where: str, column: str) -> list[str]:
     if column not in table:
-        raise BadInput(f"{path.name} has no column {column!r}, only {', '.join(table)}. Set data.text_column.")
+        raise BadInput(f"{where} has no column {column!r}, only {', '.join(table)}. Set data.text_column.")
     for row, text in enumerate(table[column]):
         if not isinstance(text, str):
-            raise BadInput(f"{path.name}, row {row}: {column} is {text!r}, and a text is needed.")
+            raise BadInput(f"{where}, row {row}: {column} is {text!r}, and a text is needed.")
     return table[column]
 
 
-def _label(value: Any, path: Path, row: int, names: Sequence[str]) -> str:
+def _label(value: Any, where: str, row: int, names: Sequence[str]) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and str(value) not in names:
         if 0 <= value < len(names):
             return names[value]
     elif value is not None and (not names or str(value) in names):
         return str(value)
-    raise BadInput(f"{path.name}, row {row}: label {value!r} is none of {list(names)}.")
+    raise BadInput(f"{where}, row {row}: label {value!r} is none of {list(names)}.")

@@ -45,7 +45,7 @@ def read_job(path: Path) -> Job:
 def train() -> int:
     """Train on the train split; write the model, metrics.json and, where asked for, the test split's predictions."""
     job = read_job(_path(contract.CONFIG))
-    data = _path(contract.DATA)
+    data = _value(contract.DATA)
     base = os.environ.get(contract.BASE, "")
     if not base:
         raise BadInput("text_classification starts from a base model. Set train.base_model to ns/name, or bring your own command.")
@@ -80,7 +80,7 @@ def predict() -> int:
     """Write one line per row of the asked split: row_id, prediction, score, and the probability of every label."""
     job = read_job(_path(contract.CONFIG))
     split = os.environ.get(contract.SPLIT, "test")
-    files = split_files(_path(contract.DATA), split)
+    files = split_files(_value(contract.DATA), split)
     if not files:
         raise BadInput(f"the dataset has no split {split!r}.")
     rows = read_rows(files, job.text_column, None, ())
@@ -106,10 +106,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _path(name: str) -> Path:
+    return Path(_value(name))
+
+
+def _value(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise BadInput(f"{name} is not set; this program is started by Spaceport, or by hand with the variables of docs/bring-your-script.md.")
-    return Path(value)
+    return value
 
 
 def _write_predictions(path: Path, rows: Rows, predictions: list[Any]) -> None:
