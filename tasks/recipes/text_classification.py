@@ -56,6 +56,8 @@ def train() -> int:
     if not rows["train"].labels or len(names) < 2:
         raise BadInput(f"column {job.label_column!r} of the train split holds {len(names)} labels; a classification needs two or more.")
 
+    counts = ", ".join(f"{len(split.texts)} {name}" for name, split in rows.items() if split.texts)
+    print(f"text_classification: {counts} rows; labels {', '.join(names[:10])}; loading torch", flush=True)
     from tasks.recipes import classifier, fitting  # torch comes in only now, after everything cheap was checked
 
     trained = fitting.fit(job, rows, names, base, _path(contract.CHECKPOINTS))

@@ -55,12 +55,12 @@ async def run_script(
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
 
     def heard(line: str, is_error: bool) -> None:
+        line = redacted(line, hidden)
         facts = None if is_error else contract.read_progress(line)
         if facts is not None:
             if on_progress:
                 on_progress(facts)
             return
-        line = redacted(line, hidden)
         if is_error:
             tail.append(line)
         if on_line:
