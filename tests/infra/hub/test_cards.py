@@ -78,8 +78,9 @@ def test_a_key_set_to_none_is_taken_out():
 
 def test_front_matter_in_an_odd_form_keeps_its_values():
     """Anchors, quoted keys and flow style lose their form but not their content."""
-    odd = '---\n"quoted": &a [1]\nother: *a\n---\nx\n'
-    assert front_matter_of(merge_card(odd, "b", {"license": "mit"})) == {"quoted": [1], "other": [1], "license": "mit"}
+    for odd in ('"license": old\n"quoted": &a [1]\nother: *a', "{license: old, quoted: [1], other: [1]}"):
+        merged = merge_card(f"---\n{odd}\n---\nx\n", "b", {"license": "mit"})
+        assert front_matter_of(merged) == {"license": "mit", "quoted": [1], "other": [1]} and merged.count("license") == 1
 
 
 @pytest.mark.parametrize("broken", ["---\na: [\n---\n", "---\n- a\n- b\n---\n"])
@@ -100,7 +101,8 @@ def test_promotion_takes_the_candidates_part_and_keeps_mains_people():
 
 
 def test_values_that_yaml_would_misread_come_back_as_they_were():
-    """`no`, versions and colons stay strings."""
+    """`no`, versions and colons stay strings; keys keep their order, and long values their line."""
     values = {"language": "no", "version": "1.10", "title": "a: b # c", "long": "w " * 200 + "w"}
     card = merge_card(None, "b", values)
+    assert card.startswith("---\nlanguage: 'no'\nversion: '1.10'\ntitle: 'a: b # c'\nlong: ") and len(card.split("---")[1].splitlines()) == 5
     assert front_matter_of(card) == values and yaml.safe_load(card.split("---\n")[1]) == values
