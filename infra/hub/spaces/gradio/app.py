@@ -42,6 +42,7 @@ loading = ThreadPoolExecutor(1).submit(Classifier)
 
 import gradio as gr  # noqa: E402
 from fastapi.routing import APIRoute  # noqa: E402
+from gradio.events import api  # noqa: E402
 
 
 def revision() -> dict[str, str | None]:
@@ -94,12 +95,12 @@ def foot() -> str:
     return f"Model {link('', MODEL, REVISION)}{learned} · [API](?view=api)"
 
 
-def page() -> gr.Blocks:
+def page() -> Any:
     """The one page."""
     with gr.Blocks(title=PAGE["title"], analytics_enabled=False) as demo:
         gr.Markdown(f"# {PAGE['title']}\nWrite a text and see how the model labels it. [Model card]({HUB}/{MODEL})", elem_id="head")
         text = gr.Textbox(label="Text", placeholder="Write or paste a text …", lines=3, max_lines=12, max_length=MAX_CHARACTERS, autofocus=True)
-        answer = gr.Label(label="Answer", num_top_classes=10, render=False)
+        answer: Any = gr.Label(label="Answer", num_top_classes=10, render=False)
         if PAGE["examples"]:
             samples = [[example] for example in PAGE["examples"]]
             gr.Examples(samples, inputs=text, outputs=answer, fn=shown, run_on_click=True, cache_examples=False, api_visibility="private", label="Try one")
@@ -107,7 +108,7 @@ def page() -> gr.Blocks:
         answer.render()
         gr.Markdown(foot(), elem_id="foot")
         gr.on([button.click, text.submit], shown, text, answer, api_visibility="private")
-        gr.api(predict, api_name="predict")
+        api(predict, api_name="predict")
     return demo
 
 
