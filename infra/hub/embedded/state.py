@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Options:
     page_size: int = field(default=1000, metadata={"help": "Entries per page of trees, commits and lists."})
     rate_limit: int = field(default=0, metadata={"help": "Requests per caller and window before 429; 0 is no limit."})
     rate_window_seconds: int = field(default=300, metadata={"help": "Length of the window."})
+    spaces_gone_while_building: int = field(default=0, metadata={"help": "1: a Space's old app is gone from a commit on until the new one answers."})
 
 
 class HubState:
@@ -47,13 +49,14 @@ class HubState:
         self.catalogue = Catalogue(self.root / "hub.sqlite")
         self.git = GitStore(self.root / "repos")
         self.lfs = LfsStore(self.root / "lfs")
+        self.lfs_lock = threading.Lock()
         self.events = Events()
         self.startup: list[Callable[[], None]] = []
         self.shutdown: list[Callable[[], None]] = []
         self.extras: dict[str, Any] = {}
         self._secret = self._signing_secret()
         self.git.sweep({repo.uid for repo in self.catalogue.all()})
-        self.lfs.sweep()
+        self.lfs.sweep(self.catalogue.lfs_hashes())
 
     @property
     def on_commit(self) -> list[Any]:
@@ -82,9 +85,9 @@ class HubState:
         self._claim.close()
 
     def sign(self, path: str, **values: str | int) -> str:
-        """A link that is good for some time, for exactly this path and these values."""
+        """A link (without host) that is good for some time, for exactly this path and these values."""
         values = {**values, "expires": int(time.time()) + self.options.link_seconds}
-        return f"{self.endpoint}{path}?{urlencode({**values, 'signature': self._signature(path, values)})}"
+        return f"{path}?{urlencode({**values, 'signature': self._signature(path, values)})}"
 
     def check_signature(self, path: str, query: dict[str, str]) -> dict[str, str]:
         """The values of a signed link; 403 when it was changed or is too old."""
