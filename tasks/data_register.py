@@ -5,6 +5,7 @@ registered.revision   # datasets/ns/name@SHA, new or the one that is there
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from infra.errors import BadInput, Conflict, Unhealthy
 from infra.hub.cards import merge_card
 from infra.hub.client import HubClient, hub_errors
 from infra.hub.ledger import Ledger, Publication, Published, ref_of, sha256_of
-from infra.hub.step_records import STEP_FILE, StepRecord, canonical_json, digest
+from infra.hub.step_records import STEP_FILE, StepRecord, digest
 from infra.revisions import DatasetRevision, Repo, Revision
 from infra.storage.rooms import room_in
 from infra.storage.sources import Listing, Progress, fingerprint, list_source
@@ -143,7 +144,7 @@ def _publish(config: DataConfig, hub: HubClient, record: StepRecord, built: Buil
 
 def report_bytes(report: DataReport) -> bytes:
     """The report as a file."""
-    return canonical_json(report.model_dump(mode="json")) + b"\n"
+    return json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False).encode() + b"\n"  # labels and splits keep their order
 
 
 def _same(before: StepRecord, record: StepRecord, built: Built, hub: HubClient, revision: Revision) -> bool:

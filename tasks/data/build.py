@@ -95,7 +95,7 @@ def _write(runs: SortedRuns, types: ColumnTypes, config: DataConfig, preparer: P
             part = types.settle(public_columns(table.filter(codes == code)))
             if code == TRAIN and config.sample_rows is not None:
                 room = max(0, config.sample_rows - tally.rows[split])
-                preparer.dropped["train rows outside the sample"] += max(0, len(part) - room)
+                tally.unsampled += max(0, len(part) - room)
                 part = part.slice(0, room)
             tally.count(part, split)
             if not preparer.violations:  # a broken contract publishes nothing

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LONGEST_COUNTED = 1 << 16
+BARS = 24
 QUANTILES = {"shortest": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "99%": 0.99, "longest": 1.0}
 
 
@@ -20,6 +21,7 @@ class Tally:
     def __init__(self, config: DataConfig) -> None:
         self._config = config
         self.rows: Counter[str] = Counter()
+        self.unsampled = 0
         self.labels: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self._lengths: Any = None
         self._longest = 0
@@ -55,6 +57,7 @@ class Tally:
             rows_read=rows_read,
             rows=self.rows.total(),
             dropped={reason: count for reason, count in sorted(dropped.items()) if count},
+            unsampled=self.unsampled,
             splits={
                 split: SplitReport(rows=self.rows[split], labels={label: self.labels[split][label] for label in order if self.labels[split][label]})
                 for split in SPLITS
@@ -65,7 +68,8 @@ class Tally:
             text_column=self._config.text_column,
             label_column=self._config.label_column,
             columns=self._columns,
-            characters=self._quantiles(),
+            characters=(characters := self._quantiles()),
+            lengths=self._bars(characters.get("99%", 0)),
             warnings=tuple(warnings),
         )
 
@@ -77,6 +81,14 @@ class Tally:
         below = np.cumsum(self._lengths)
         places = {name: int(np.searchsorted(below, max(1, int(np.ceil(share * below[-1]))))) for name, share in QUANTILES.items()}
         return {**places, "longest": self._longest}
+
+    def _bars(self, most: int) -> tuple[int, ...]:
+        import numpy as np
+
+        if self._lengths is None:
+            return ()
+        edges = np.linspace(0, most + 1, BARS + 1)
+        return tuple(int(part.sum()) for part in np.split(self._lengths[: most + 1], edges[1:-1].astype(int)))
 
 
 def _natural(label: str) -> tuple[int, int, str]:

@@ -20,6 +20,7 @@ from infra.errors import BadInput
 from infra.hub.client import HubClient
 from infra.revisions import DatasetRevision, Repo
 from tasks.data_register import DataConfig, DataRegistered, data_record, data_register, look_up, read_report, sample_check
+from tasks.data_report import render_data_report
 
 FILMS = ["plot", "cast", "score", "camera", "script", "ending", "pacing", "dialogue", "music", "light"]
 FEELINGS = {"positive": ["moving", "bright", "brave", "warm", "witty"], "negative": ["dull", "clumsy", "cold", "loud", "endless"]}
@@ -114,6 +115,7 @@ def test_a_second_run_publishes_nothing(register: Any, client: HubClient, repo_i
     assert (again.outcome, again.revision, again.report) == ("reused", first.revision, first.report)
     assert commits(client, repo_id) == before
     assert read_report(client, first.revision) == first.report
+    assert render_data_report(again.report) == render_data_report(first.report)
 
 
 def test_a_private_repo_is_made_and_an_old_one_keeps_its_visibility(register: Any, client: HubClient, repo_id: str, tmp_path: Path) -> None:
