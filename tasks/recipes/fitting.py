@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,6 +53,7 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
         processing_class=tokenizer,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if torch.cuda.is_available() else None),
         compute_metrics=_accuracy,
+        compute_loss_func=partial(_mean_loss, label_smoothing=job.args.label_smoothing),
         callbacks=[Reseed(), History(job.args.history_every_steps), Seal(), Progress(), stop],
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
@@ -75,6 +77,7 @@ def _from_base(base: str, names: Sequence[str], job: "Job") -> tuple[Any, Any]:
             num_labels=len(names),
             id2label=dict(enumerate(names)),
             label2id={name: number for number, name in enumerate(names)},
+            problem_type="single_label_classification",
             use_safetensors=True,
             dtype=torch.float32,
         )
@@ -91,6 +94,16 @@ def _encode(tokenizer: Any, rows: "Rows", names: Sequence[str], max_length: int)
     length = min(max_length, tokenizer.model_max_length)
     encoded = tokenizer(rows.texts, truncation=True, max_length=length)["input_ids"]
     return [{"input_ids": ids, "labels": place[label]} for ids, label in zip(encoded, rows.labels, strict=True)]
+
+
+def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None, *, label_smoothing: float) -> torch.Tensor:
+    """The mean over the rows of an optimizer step, however many parts and processes it is worked off in.
+
+    transformers 5.24: classifiers take the loss arguments but ignore them, so that the Trainer's own loss comes out
+    multiplied by the number of accumulation steps, and of processes (2026-11).
+    """
+    total = torch.nn.functional.cross_entropy(outputs["logits"].float(), labels, reduction="sum", label_smoothing=label_smoothing)
+    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
 def _accuracy(evaluation: Any) -> dict[str, float]:
@@ -119,10 +132,10 @@ def _arguments(job: "Job", checkpoints: Path, has_validation: bool) -> Any:
         lr_scheduler_type="constant_with_warmup" if args.schedule == "constant" else args.schedule,
         weight_decay=args.weight_decay,
         max_grad_norm=args.max_gradient_norm,
-        label_smoothing_factor=args.label_smoothing,
         bf16=job.dtype == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         seed=job.seed,
+        ddp_find_unused_parameters=False,
         eval_strategy="epoch" if args.evaluate and has_validation else "no",
         save_strategy="steps",
         save_steps=args.checkpoint_every_steps,

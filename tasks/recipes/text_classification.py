@@ -57,12 +57,16 @@ def train() -> int:
         raise BadInput(f"column {job.label_column!r} of the train split holds {len(names)} labels; a classification needs two or more.")
 
     counts = ", ".join(f"{len(split.texts)} {name}" for name, split in rows.items() if split.texts)
-    print(f"text_classification: {counts} rows; labels {', '.join(names[:10])}; loading torch", flush=True)
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        print(f"text_classification: {counts} rows; labels {', '.join(names[:10])}; loading torch", flush=True)
     from tasks.recipes import classifier, fitting  # torch comes in only now, after everything cheap was checked
 
     trained = fitting.fit(job, rows, names, base, _path(contract.CHECKPOINTS))
     if trained is None:
         return contract.PREEMPTED
+    if not is_first:  # under torchrun every rank holds the same model; one writes it
+        return contract.DONE
     output = _path(contract.OUTPUT)
     output.mkdir(parents=True, exist_ok=True)
     trained.save(output)

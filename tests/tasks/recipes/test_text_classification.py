@@ -74,6 +74,15 @@ def test_loader_workers_and_checkpoints_do_not_touch_the_result(new_recipe, undi
     assert recipe.output() == undisturbed
 
 
+def test_a_batch_in_parts_is_the_same_batch(new_recipe, undisturbed):
+    """Four accumulation steps give a loss of the same size as one: the mean over the rows of a batch, not the sum of four means."""
+    recipe = new_recipe()
+    recipe.config["args"] |= {"gradient_accumulation_steps": 4, "max_steps": 10}
+    assert recipe.run() == 0, recipe.log.read_text()
+    first, whole = recipe.metrics()["history"][0]["loss"], json.loads(undisturbed["metrics.json"])["history"][0]["loss"]
+    assert 0.6 < first / whole < 1.6
+
+
 def test_another_seed_is_another_model(new_recipe, undisturbed):
     """The seed reaches the weights."""
     recipe = new_recipe()
