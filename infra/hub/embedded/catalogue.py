@@ -97,21 +97,26 @@ class Catalogue:
                 connection.execute("INSERT OR REPLACE INTO moved (key, uid) VALUES (?, ?)", (old_key, repo.uid))
         return moved
 
-    def remove(self, uid: str) -> None:
-        """Unlist a repository: from here on it doesn't exist."""
+    def remove(self, uid: str) -> list[str]:
+        """Unlist a repository: from here on it doesn't exist. Returns the large files that it named."""
         with self.transaction() as connection:
+            named = connection.execute("SELECT sha256 FROM lfs WHERE uid = ?", (uid,)).fetchall()
             connection.execute("DELETE FROM repos WHERE uid = ?", (uid,))
+            return [row[0] for row in named]
 
     def link_lfs(self, uid: str, sha256: str, pushed_at: str) -> None:
         """Note that a repository may name this large file."""
         with self.transaction() as connection:
             connection.execute("INSERT OR IGNORE INTO lfs (uid, sha256, pushed_at) VALUES (?, ?, ?)", (uid, sha256, pushed_at))
 
-    def unlink_lfs(self, uid: str, sha256: str) -> bool:
-        """Take that back; True when no repository names the file any more."""
+    def unlink_lfs(self, uid: str, hashes: list[str]) -> None:
+        """Take that back."""
         with self.transaction() as connection:
-            connection.execute("DELETE FROM lfs WHERE uid = ? AND sha256 = ?", (uid, sha256))
-            return connection.execute("SELECT 1 FROM lfs WHERE sha256 = ?", (sha256,)).fetchone() is None
+            connection.executemany("DELETE FROM lfs WHERE uid = ? AND sha256 = ?", [(uid, sha256) for sha256 in hashes])
+
+    def lfs_hashes(self) -> set[str]:
+        """All large files that some repository names."""
+        return {row[0] for row in self._rows("SELECT DISTINCT sha256 FROM lfs")}
 
     def has_lfs(self, uid: str, sha256: str) -> bool:
         """Whether a repository may name this large file."""

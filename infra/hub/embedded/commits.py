@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute
 
 from infra.hub.embedded.discussions import begin, may_push, url_of
 from infra.hub.embedded.git_files import Files, parse_pointer, pointer_text
-from infra.hub.embedded.lfs import can_name
+from infra.hub.embedded.lfs_links import can_name
 from infra.hub.embedded.paths import Patterns, checked_path
 from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found, stale_parent
 from infra.hub.embedded.routing import Call, check_need, repo_routes
@@ -114,7 +114,7 @@ def _commit_as_pull_request(call: Call, ref: str, change: Change) -> Response:
         change.apply(git.open(uid), index)
         sha = git.commit_tree(uid, str(index.write_tree(git.open(uid))), [base], author, change.message)
         pull_request = begin(call, author, change.summary, change.description, True, "open", head=sha)
-    return JSONResponse({**commit_answer(call, sha), "pullRequestUrl": url_of(call.state, call.repo, pull_request["num"])})
+    return JSONResponse({**commit_answer(call, sha), "pullRequestUrl": url_of(call, pull_request["num"])})
 
 
 def make_commit(call: Call, ref: str, change: Change, base: str | None = None) -> str:
@@ -134,7 +134,7 @@ def make_commit(call: Call, ref: str, change: Change, base: str | None = None) -
 
 def commit_answer(call: Call, sha: str) -> dict[str, Any]:
     """What create_commit reads."""
-    return {"success": True, "commitOid": sha, "commitUrl": f"{call.state.endpoint}/{call.repo.url_path}/commit/{sha}", "hookOutput": ""}
+    return {"success": True, "commitOid": sha, "commitUrl": f"{call.endpoint}/{call.repo.url_path}/commit/{sha}", "hookOutput": ""}
 
 
 def _take_line(call: Call, change: Change, line: bytes) -> None:

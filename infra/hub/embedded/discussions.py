@@ -8,11 +8,10 @@ from starlette.routing import BaseRoute
 
 from infra.hub.embedded.auth import identity
 from infra.hub.embedded.git_store import MAIN
-from infra.hub.embedded.lfs import now
+from infra.hub.embedded.lfs_links import now
 from infra.hub.embedded.records import RepoRecord
 from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import Call, repo_routes
-from infra.hub.embedded.state import HubState
 
 KIND = "discussion"
 PAGE_SIZE = 50
@@ -52,7 +51,7 @@ def open_discussion(call: Call) -> Response:
     """A discussion, or a draft of a pull request at main's head."""
     author, fields = call.token.user, call.fields()
     discussion = begin(call, author, str(fields.get("title") or ""), str(fields.get("description") or ""), fields.get("pullRequest") is True, "draft")
-    return JSONResponse({"num": discussion["num"], "pullRequest": discussion["isPullRequest"], "url": url_of(call.state, call.repo, discussion["num"])})
+    return JSONResponse({"num": discussion["num"], "pullRequest": discussion["isPullRequest"], "url": url_of(call, discussion["num"])})
 
 
 def begin(call: Call, author: str, title: str, description: str, is_pull_request: bool, status: str, head: str | None = None) -> dict[str, Any]:
@@ -169,9 +168,9 @@ def may_push(call: Call, ref: str) -> bool:
     return bool(discussion) and discussion["author"]["name"] == call.user and discussion["status"] in ("open", "draft")  # type: ignore[index]
 
 
-def url_of(state: HubState, repo: RepoRecord, num: int) -> str:
+def url_of(call: Call, num: int) -> str:
     """The page that a pull request's number is read from."""
-    return f"{state.endpoint}/{repo.url_path}/discussions/{num}"
+    return f"{call.endpoint}/{call.repo.url_path}/discussions/{num}"
 
 
 def _get(call: Call) -> dict[str, Any]:

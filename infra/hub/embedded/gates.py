@@ -4,7 +4,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from infra.hub.embedded.auth import identity
-from infra.hub.embedded.lfs import now
+from infra.hub.embedded.lfs_links import now
 from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import Call, page, repo_routes
 

@@ -6,6 +6,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from infra.hub.embedded.git_rewriting import forget_lfs
+from infra.hub.embedded.lfs_links import drop
 from infra.hub.embedded.refusals import Refusal, revision_not_found
 from infra.hub.embedded.routing import Call, page, repo_routes
 
@@ -58,7 +59,6 @@ def delete_lfs_files(call: Call) -> Response:
     if deletions.get("rewriteHistory", True):
         for ref, old, new in forget_lfs(state.git, uid, set(known)):
             state.events.committed(call.repo, ref, old, new)
-    for sha256 in known:
-        if state.catalogue.unlink_lfs(uid, sha256):
-            state.lfs.remove(sha256)
+    state.catalogue.unlink_lfs(uid, known)
+    drop(state, known)
     return JSONResponse({"ok": True, "deleted": len(known)})

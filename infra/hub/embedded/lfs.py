@@ -1,6 +1,5 @@
 """Large files over the LFS batch protocol: basic and multipart uploads by signed links."""
 
-from datetime import UTC, datetime
 from math import ceil
 from typing import Any
 
@@ -8,12 +7,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from infra.hub.embedded.records import RepoRecord
+from infra.hub.embedded.lfs_links import adopt, can_name
 from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import Call, check_need, page_routes, route
 from infra.hub.embedded.sending import send_file
-from infra.hub.embedded.state import HubState
-from infra.hub.embedded.users import Caller
 
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 
@@ -59,7 +56,7 @@ async def put_content(call: Call) -> Response:
     values = _signed(call)
     sha256 = call.param("sha256")
     await call.state.lfs.receive(sha256, int(values["size"]), call.request.stream())
-    await run_in_threadpool(call.state.catalogue.link_lfs, values["repo"], sha256, now())
+    await run_in_threadpool(adopt, call.state, values["repo"], sha256)
     return Response(status_code=200, headers={"ETag": f'"{sha256}"'})
 
 
@@ -83,33 +80,8 @@ def complete(call: Call) -> Response:
     values = _signed(call)
     etags = {_whole(p.get("partNumber")): str(p.get("etag")) for p in call.rows("parts")}
     call.state.lfs.complete_parts(call.param("upload"), values["sha256"], int(values["size"]), etags, int(values["parts"]))
-    call.state.catalogue.link_lfs(values["repo"], values["sha256"], now())
+    adopt(call.state, values["repo"], values["sha256"])
     return JSONResponse({"success": True}, media_type=_MEDIA_TYPE)
-
-
-def can_name(state: HubState, caller: Caller, repo: RepoRecord, sha256: str) -> bool:
-    """Whether a commit to `repo` may name this file: it was sent there, or the caller can read it elsewhere.
-
-    Knowing a hash must not be enough to get somebody else's private file.
-    """
-    if state.lfs.size(sha256) is None:
-        return False
-    if state.catalogue.has_lfs(repo.uid, sha256):
-        return True
-    for other in state.catalogue.repos_with_lfs(sha256):
-        try:
-            if state.users.may_read(caller, other):
-                check_need(state, caller, other, "content")
-                state.catalogue.link_lfs(repo.uid, sha256, now())
-                return True
-        except Refusal:
-            continue
-    return False
-
-
-def now() -> str:
-    """The time as the Hub writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
 def _upload(call: Call, oid: str, size: int, parts: bool) -> dict[str, Any]:
@@ -119,23 +91,23 @@ def _upload(call: Call, oid: str, size: int, parts: bool) -> dict[str, Any]:
         raise Refusal(422, f"Invalid size {size} of LFS object {oid}")
     if state.lfs.size(oid) == size and can_name(state, call.caller, call.repo, oid):
         return answer
-    verify_href = f"{state.endpoint}/{call.repo.url_path}.git/info/lfs/verify"
+    verify_href = f"{call.endpoint}/{call.repo.url_path}.git/info/lfs/verify"
     if parts and size >= state.options.multipart_bytes:
-        upload = _part_links(state, call.repo, oid, size)
+        upload = _part_links(call, oid, size)
     else:
-        upload = {"href": state.sign(f"/lfs/content/{oid}", repo=call.repo.uid, size=size, method="PUT")}
+        upload = {"href": call.endpoint + state.sign(f"/lfs/content/{oid}", repo=call.repo.uid, size=size, method="PUT")}
     return {**answer, "authenticated": True, "actions": {"upload": upload, "verify": {"href": verify_href}}}
 
 
-def _part_links(state: HubState, repo: RepoRecord, oid: str, size: int) -> dict[str, Any]:
-    step = state.options.part_bytes
+def _part_links(call: Call, oid: str, size: int) -> dict[str, Any]:
+    state, step = call.state, call.state.options.part_bytes
     count = ceil(size / step)
     upload = state.lfs.begin_parts()
     header = {"chunk_size": str(step)}
     for number in range(1, count + 1):
         offset = (number - 1) * step
-        header[str(number)] = state.sign(f"/lfs/parts/{upload}/{number}", offset=offset, limit=min(step, size - offset), method="PUT")
-    return {"href": state.sign(f"/lfs/parts/{upload}", repo=repo.uid, sha256=oid, size=size, parts=count, method="POST"), "header": header}
+        header[str(number)] = call.endpoint + state.sign(f"/lfs/parts/{upload}/{number}", offset=offset, limit=min(step, size - offset), method="PUT")
+    return {"href": call.endpoint + state.sign(f"/lfs/parts/{upload}", repo=call.repo.uid, sha256=oid, size=size, parts=count, method="POST"), "header": header}
 
 
 def _whole(value: object) -> int:
@@ -145,7 +117,7 @@ def _whole(value: object) -> int:
 def _download(call: Call, oid: str, size: int) -> dict[str, Any]:
     if not call.state.catalogue.has_lfs(call.repo.uid, oid) or call.state.lfs.size(oid) is None:
         return {"oid": oid, "size": size, "error": {"code": 404, "message": "Object does not exist"}}
-    href = call.state.sign(f"/lfs/content/{oid}", method="GET")
+    href = call.endpoint + call.state.sign(f"/lfs/content/{oid}", method="GET")
     return {"oid": oid, "size": size, "authenticated": True, "actions": {"download": {"href": href}}}
 
 

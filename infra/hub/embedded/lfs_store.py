@@ -102,8 +102,11 @@ class LfsStore:
         self._keep(content, sha256)
         shutil.rmtree(folder, ignore_errors=True)
 
-    def sweep(self) -> None:
-        """Delete uploads that nobody can finish any more."""
+    def sweep(self, named: set[str]) -> None:
+        """Delete uploads that nobody can finish any more, and files that nothing names: an answer that never left."""
+        for file in self.root.glob("??/??/*"):
+            if file.name not in named:
+                file.unlink(missing_ok=True)
         for item in self.incoming.iterdir():
             if item.is_file():
                 item.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import SLASH, refusal_response
 from infra.hub.embedded.state import Options
 
+LOG_LIMIT_BYTES = 64 << 20  # looked at when the server starts
 LOOPBACK_HOST = re.compile(r"^(?:127\.\d+\.\d+\.\d+|(?:[a-z0-9-]+\.)*localhost|\[::1\]|)(?::\d+)?$", re.IGNORECASE)
 
 
@@ -28,6 +29,8 @@ class Outermost:
 
     def __init__(self, app: ASGIApp, log_file: Path, options: Options) -> None:
         self.app = app
+        if log_file.exists() and log_file.stat().st_size > LOG_LIMIT_BYTES:
+            log_file.replace(log_file.with_suffix(".log.old"))
         self._log = os.open(log_file, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
         self._limiter = RateLimiter(options.rate_limit, options.rate_window_seconds)
 

@@ -1,7 +1,6 @@
 """Repositories come, go, move and change their settings."""
 
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
@@ -9,6 +8,7 @@ from starlette.routing import BaseRoute
 
 from infra.hub.embedded.first_commit import first_files
 from infra.hub.embedded.git_store import MAIN
+from infra.hub.embedded.lfs_links import drop, now
 from infra.hub.embedded.paths import checked_name
 from infra.hub.embedded.records import RepoKind, RepoRecord
 from infra.hub.embedded.refusals import Refusal
@@ -42,8 +42,7 @@ def create(call: Call) -> Response:
     if not call.state.users.may_write(call.caller, namespace, url_path):
         raise Refusal(403, f"You don't have the rights to create a {kind} under the namespace {namespace!r}")
     visibility = _visibility(fields) or call.state.users.visibility_of_new(namespace)
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-    repo = RepoRecord(uuid.uuid4().hex, kind, namespace, name, visibility, "false", now, sdk)
+    repo = RepoRecord(uuid.uuid4().hex, kind, namespace, name, visibility, "false", now(), sdk)
     return _add(call, repo, fields)
 
 
@@ -51,8 +50,9 @@ def delete(call: Call) -> Response:
     """Gone for everybody at once."""
     repo = _named_repo(call, call.fields())
     with call.state.git.lock(repo.uid):
-        call.state.catalogue.remove(repo.uid)
+        large_files = call.state.catalogue.remove(repo.uid)
         call.state.git.remove(repo.uid)
+    drop(call.state, large_files)
     call.state.events.deleted(repo)
     return JSONResponse({"ok": True})
 
@@ -71,7 +71,7 @@ def move(call: Call) -> Response:
     if moved is None:
         raise Refusal(409, f"There is a {repo.kind} of the name {target}/{name} already")
     call.state.events.moved(repo, moved)
-    return JSONResponse({"ok": True, "url": f"{call.state.endpoint}/{moved.url_path}"})
+    return JSONResponse({"ok": True, "url": f"{call.endpoint}/{moved.url_path}"})
 
 
 def settings(call: Call) -> Response:
@@ -86,7 +86,7 @@ def settings(call: Call) -> Response:
 
 
 def _add(call: Call, repo: RepoRecord, fields: dict[str, Any]) -> Response:
-    url = f"{call.state.endpoint}/{repo.url_path}"
+    url = f"{call.endpoint}/{repo.url_path}"
     taken = Refusal(409, f"You already created this {repo.kind} repo: {repo.repo_id}", url=url)
     found = call.state.catalogue.find(repo.kind, repo.repo_id)
     if found and not found[1]:

@@ -57,6 +57,12 @@ class Call:
         """The caller's name where a user is needed."""
         return self.caller.user or "anonymous"
 
+    @property
+    def endpoint(self) -> str:
+        """This Hub as the caller names it (localhost, or a proxy on another loopback port): links must lead the same way."""
+        host = self.request.headers.get("host")
+        return f"http://{host}" if host else self.state.endpoint
+
     def param(self, name: str) -> str:
         """A path parameter, with its escaped slashes back."""
         return str(self.request.path_params[name]).replace(SLASH, "/")
@@ -176,7 +182,7 @@ def page_links(call: Call, cursor: int, more: bool) -> dict[str, str]:
         return {}
     query = [(k, v) for k, v in call.request.query_params.multi_items() if k != "cursor"] + [("cursor", str(cursor))]
     address = raw_path(call.request) + "?" + "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in query)
-    return {"Link": f'<{call.state.endpoint}{address}>; rel="next"'}
+    return {"Link": f'<{call.endpoint}{address}>; rel="next"'}
 
 
 def page(call: Call, items: list[Any], size: int | None = None) -> tuple[list[Any], dict[str, str]]:
