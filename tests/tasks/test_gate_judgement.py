@@ -117,7 +117,7 @@ def test_rows_that_share_a_source_weigh_less():
 
 def test_the_baseline_knows_the_train_labels_and_nothing_else():
     """The commonest label of train, ties by name; each label's smoothed share as its probability."""
-    answers = baseline_answers(["b", "a", "a", "b", "c"], ["a"], 2, GateConfig())
+    answers = baseline_answers(["b", "a", "a", "b", "c"], ["c", "d"], 2, GateConfig())
     assert len(answers) == 2 and answers[0].prediction == "a" and sum(answers[0].scores.values()) == pytest.approx(1)
     assert baseline_answers([], [], 2, GateConfig(metric="loss")) is None and baseline_answers(["a"], ["a"], 2, GateConfig(metric="score")) is None
 
