@@ -15,6 +15,7 @@ from deployments.local_stack import LocalStack, Stack
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput
+from infra.git_commit import git_commit
 from infra.prefect_api import PrefectApi
 from infra.settings import Settings, adopt
 from tasks.report import RunReport
@@ -62,7 +63,7 @@ def run(
         if found:
             return _ended(None, found, json)
     api = PrefectApi.from_settings(settings)
-    triggered = trigger(api, config, key)
+    triggered = trigger(api, config, key, git_commit(files[0].resolve().parent) if files else None)
     if detach:
         return _ended(triggered, RunReport(outcome="started"), json)
     say(f"run     {triggered['name']}   {triggered['url']}")
@@ -74,12 +75,11 @@ def run(
     return _ended(triggered, report, json)
 
 
-def trigger(api: PrefectApi, config: RunConfig, key: str | None) -> dict[str, str]:
+def trigger(api: PrefectApi, config: RunConfig, key: str | None, commit: str | None = None) -> dict[str, str]:
     """Start a run of the pipeline, or attach to the one that this key started; a run that ended badly is started again in place."""
     found = key or str(uuid.uuid4())
-    created = api.create_run(
-        PIPELINE, {"config": config.model_dump(mode="json")}, idempotency_key=found, name=f"{config.name} {secrets.token_hex(2)}", tags=["spaceport"]
-    )
+    parameters = {"config": config.model_dump(mode="json"), "git_commit": commit}
+    created = api.create_run(PIPELINE, parameters, idempotency_key=found, name=f"{config.name} {secrets.token_hex(2)}", tags=["spaceport"])
     if created["state"]["type"] in {"FAILED", "CRASHED", "CANCELLED"}:
         api.retry_run(created["id"], "triggered again with the same key")
     return {"id": created["id"], "name": created["name"], "url": api.run_url(created["id"]), "key": found}

@@ -21,14 +21,14 @@ GATE_TRIES = 3  # how often a rival may move the model between gate and promote
 
 
 @flow(name="pipeline", log_prints=False)
-async def pipeline(config: RunConfig) -> Any:
+async def pipeline(config: RunConfig, git_commit: str | None = None) -> Any:
     """Raw rows → dataset revision → candidate → gate → promoted model → live Space. Each step is done once, and found done ever after."""
     journal = Journal()
     try:
         config = resolved_config(config)
         await journal.step("check", check_task(partial(check_run, config, HubClient.from_settings()), return_state=True))
         dataset = await _dataset(journal, config)
-        candidate = await _candidate(journal, config, dataset)
+        candidate = await _candidate(journal, config, dataset, git_commit)
         model = await _promoted(journal, config, dataset, candidate)
         await _space(journal, config, dataset, model)
     except Exception as error:  # whatever it is, the run ends in a true state with a report
@@ -44,12 +44,12 @@ async def _dataset(journal: Journal, config: RunConfig) -> DatasetRevision:
     return DatasetRevision.parse(str(registered))
 
 
-async def _candidate(journal: Journal, config: RunConfig, dataset: DatasetRevision) -> ModelRevision:
+async def _candidate(journal: Journal, config: RunConfig, dataset: DatasetRevision, git_commit: str | None) -> ModelRevision:
     hub = HubClient.from_settings()
     columns = await asyncio.to_thread(columns_of, config, dataset, hub)
     base = await asyncio.to_thread(base_revision, config, hub)
     record = await asyncio.to_thread(training_record, config, dataset, columns, base, hub)
-    parameters = {"config": config.model_dump(mode="json"), "dataset": str(dataset), "expected_key": record.key}
+    parameters = {"config": config.model_dump(mode="json"), "dataset": str(dataset), "expected_key": record.key, "git_commit": git_commit}
     model = Repo(repo_type="model", repo_id=config.model.repo_id)
     found: ModelRevision = await journal.step("train_model", train_model_task(f"train_model/{config.target}", parameters, record, model, return_state=True))
     return found

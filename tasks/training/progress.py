@@ -1,0 +1,53 @@
+"""Shows where a training is while it runs: one artifact on the run page that is moved on, and a log line now and then."""
+
+import time
+from collections.abc import Mapping
+from logging import Logger, LoggerAdapter
+from typing import Any
+
+from infra.errors import SpaceportError
+from infra.prefect_api import PrefectApi
+from tasks.report import PROGRESS_KEY
+
+SHOW_SECONDS, LOG_SECONDS = 1.0, 10.0
+Facts = Mapping[str, float | int | str]
+
+
+class ProgressDisplay:
+    """Called with the facts of each progress line (`step`, `total`, `loss`, `eta_seconds`)."""
+
+    def __init__(self, api: PrefectApi, run_id: str | None, log: "Logger | LoggerAdapter[Any]") -> None:
+        self.api, self.run_id, self.log = api, run_id, log
+        self.artifact_id: str | None = None
+        self.shown_at = self.logged_at = float("-inf")
+
+    def __call__(self, facts: Facts) -> None:
+        """Show the facts, at most once a second; log them every ten."""
+        now, text = time.monotonic(), describe(facts)
+        if now - self.logged_at > LOG_SECONDS:
+            self.logged_at = now
+            self.log.info(text)
+        if self.run_id and now - self.shown_at > SHOW_SECONDS:
+            self.shown_at = now
+            self._show(text, facts)
+
+    def _show(self, text: str, facts: Facts) -> None:
+        done, total = facts.get("step"), facts.get("total")
+        percent = 100.0 * done / total if isinstance(done, int) and isinstance(total, int) and total else 0.0
+        try:
+            if self.artifact_id is None:
+                body = {"key": PROGRESS_KEY, "type": "progress", "data": percent, "description": text, "flow_run_id": self.run_id}
+                self.artifact_id = str(self.api.call("POST", "/artifacts/", body)["id"])
+            else:
+                self.api.call("PATCH", f"/artifacts/{self.artifact_id}", {"data": percent, "description": text})
+        except SpaceportError as error:  # the training matters more than its display
+            self.log.info("progress can't be shown: %s", error)
+
+
+def describe(facts: Facts) -> str:
+    """The facts in one line: `step 40 of 125, loss 0.513, 12 s left`."""
+    parts = [f"step {facts['step']} of {facts['total']}" if "step" in facts and "total" in facts else ""]
+    for name, form in (("loss", "loss {:.3f}"), ("eta_seconds", "{:.0f} s left")):
+        value = facts.get(name)
+        parts.append(form.format(value) if isinstance(value, int | float) else "")
+    return ", ".join(part for part in parts if part)
