@@ -90,7 +90,6 @@ def plan(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int:
     config = load_run_config(files, flags)
     connect(start=True)
     from flows.planning import plan_run
-
     from infra.hub.client import HubClient
 
     found = plan_run(config, HubClient.from_settings())
@@ -106,7 +105,6 @@ def check(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int
     config = load_run_config(files, flags)
     connect(start=True)
     from flows.checking import check_run
-
     from infra.hub.client import HubClient
 
     found = check_run(config, HubClient.from_settings())
@@ -148,7 +146,6 @@ def _end_what_was_started(local: LocalStack, was_up: bool) -> None:
 
 def _unchanged(config: RunConfig) -> RunReport | None:
     from flows.planning import plan_run
-
     from infra.hub.client import HubClient
 
     found = plan_run(config, HubClient.from_settings())

@@ -25,17 +25,27 @@ def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
     for name, value in report.numbers.items():
         console.print(f"  {name:<22} {value}", markup=False, soft_wrap=True)
     if report.steps:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("step", "outcome", "revision"):
-            table.add_column(title, overflow="fold")
-        table.add_column("seconds", justify="right")
-        for step in report.steps:
-            table.add_row(step.name, step.outcome, step.revision or "", f"{step.seconds:.1f}")
-        console.print(table)
+        console.print(_steps(report))
+    dataset = next((step.revision for step in report.steps if step.name == "data_register"), None)
+    for what, value in (("dataset", dataset), ("model", report.live.model), ("space", report.live.space)):
+        if value:
+            console.print(f"{what:<8}{value}", markup=False, soft_wrap=True)
     if report.live.space_url:
         console.print(f"live    {report.live.space_url}", style="bold", markup=False, soft_wrap=True)
     if flow_run:
         console.print(f"run     {flow_run['url']}", markup=False, soft_wrap=True)
+
+
+def _steps(report: RunReport) -> Table:
+    """What each step did; whole revisions are printed below the table, so that they can be copied."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("step", "outcome", "revision"):
+        table.add_column(title)
+    table.add_column("seconds", justify="right")
+    for step in report.steps:
+        name, _, sha = (step.revision or "").partition("@")
+        table.add_row(step.name, step.outcome, f"{name}@{sha[:8]}" if sha else "", f"{step.seconds:.1f}")
+    return table
 
 
 def print_plan(plan: "Plan") -> None:
