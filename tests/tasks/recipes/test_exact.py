@@ -94,3 +94,21 @@ def test_a_ticket_travels_between_processes():
 
     ticket = pickle.loads(pickle.dumps(Ticket([1, 2], 3)))
     assert list(ticket) == [1, 2] and ticket.seed == 3
+
+
+def test_dropout_belongs_to_its_step():
+    """What a model draws in a step depends on (seed, step, rank), not on what was drawn before it."""
+    from types import SimpleNamespace
+
+    import torch
+
+    from tasks.recipes.exact import Reseed
+
+    def drawn(seed: int, step: int, rank: int) -> float:
+        Reseed().on_step_begin(SimpleNamespace(seed=seed, process_index=rank), SimpleNamespace(global_step=step), None)
+        return torch.rand(1).item()
+
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    first = [drawn(*place) for place in places]
+    assert [drawn(*place) for place in reversed(places)] == first[::-1]
+    assert len(set(first)) == 4
