@@ -63,4 +63,6 @@ class TrainConfig(Frozen):
             raise ValueError("code, the folder of your script, is needed beside command")
         if self.recipe is not None and (self.predict is not None or self.code is not None or self.include):
             raise ValueError("code, include and predict belong to a command of your own, not to a recipe")
+        if self.recipe == "text_classification" and self.base_model is None:
+            raise ValueError("base_model, the model to start from, is needed with recipe text_classification")
         return self

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from infra.errors import BadInput, Conflict, SpaceportError
 from tasks.predictions import read_predictions
 from tasks.train_model import Columns, PredictConfig, TrainConfig, predict, resolved, train, train_inputs
+from tasks.training.checks import check_script
 from tasks.training.inputs import proposed_dtype
 
 PAGE = Path(__file__).parents[2] / "docs" / "bring-your-script.md"
@@ -171,7 +172,7 @@ def test_a_recipes_key_knows_its_defaults():
     """Saying a default changes nothing, an argument that doesn't touch the result neither; a wrong one is named."""
 
     def inputs(**args):
-        return train_inputs(TrainConfig(recipe="text_classification", dtype="float32", args=args), "d", None, COLUMNS)
+        return train_inputs(TrainConfig(recipe="text_classification", base_model="a/b", dtype="float32", args=args), "d", None, COLUMNS)
 
     assert inputs() == inputs(epochs=1, checkpoint_every_steps=5, loader_workers=2)
     assert inputs() != inputs(epochs=2)
@@ -191,7 +192,7 @@ def test_auto_is_resolved_before_there_is_a_key(tmp_path):
     cpu.write_text("")
     gpu.touch()
     assert proposed_dtype(cpu, gpu) == "bfloat16"
-    config = TrainConfig(recipe="text_classification")
+    config = TrainConfig(recipe="text_classification", base_model="a/b")
     assert resolved(config).dtype in ("float32", "bfloat16")
     with pytest.raises(BadInput, match="still auto"):
         train_inputs(config, "d", None, COLUMNS)
@@ -203,6 +204,7 @@ def test_auto_is_resolved_before_there_is_a_key(tmp_path):
         ({}, "exactly one of recipe and command"),
         ({"recipe": "text_classification", "command": ("a",)}, "exactly one of recipe and command"),
         ({"command": ("python", "a.py")}, "code, the folder of your script, is needed"),
+        ({"recipe": "text_classification"}, "base_model, the model to start from, is needed"),
         ({"recipe": "text_classification", "code": "."}, "belong to a command of your own"),
         ({"recipe": "text_classification", "base_model": "bert"}, "base_model"),
         ({"recipe": "text_classification", "secrets": ("A=b",)}, "secrets"),
@@ -212,3 +214,22 @@ def test_configs_that_cant_be_right(fields, says):
     """A recipe or a command, never both; a command knows its folder."""
     with pytest.raises(ValidationError, match=says):
         TrainConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"command": ("python", "trian.py")}, "holds no trian.py"),
+        ({"command": ("nonesuch", "train.py")}, "nonesuch of command"),
+        ({"command": ("python", "train.py"), "include": ("*.txt",)}, "matches no file"),
+        ({"command": ("python", "train.py"), "secrets": ("NO_SUCH_VARIABLE_HERE",)}, "NO_SUCH_VARIABLE_HERE"),
+        ({"command": ("python", "train.py"), "code": "/no/such/folder"}, "is no folder on this machine"),
+        ({"command": ("python", "train.py"), "predict": PredictConfig(command=("nonesuch",))}, "nonesuch of command"),
+    ],
+)
+def test_a_script_is_checked_before_it_is_started(tmp_path, fields, says):
+    """`check` finds a missing script, program, secret, folder or include without running anything."""
+    (tmp_path / "train.py").write_text("print('never run')")
+    assert check_script(TrainConfig(command=("python", "train.py"), code=str(tmp_path))).startswith("1 files of code; without")
+    with pytest.raises(BadInput, match=says):
+        check_script(TrainConfig(**{"code": str(tmp_path)} | fields))
