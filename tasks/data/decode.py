@@ -7,6 +7,7 @@ from typing import Any
 from infra.errors import BadInput
 
 CHUNK_BYTES = 1 << 20
+TAIL_BYTES = 16
 
 
 class Utf8(io.RawIOBase):
@@ -18,6 +19,7 @@ class Utf8(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder("utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding)()
         self._ready, self._offset, self._ended = b"", 0, False
         self._error: BadInput | None = None
+        self.tail = b""  # the last bytes so far
 
     def readable(self) -> bool:
         """True."""
@@ -47,7 +49,9 @@ class Utf8(io.RawIOBase):
         before = len(self._decoder.getstate()[0])
         try:
             chunk = self._stream.read(CHUNK_BYTES)
-            self._ready += self._decoder.decode(chunk, final=not chunk).encode()
+            decoded = self._decoder.decode(chunk, final=not chunk).encode()
+            self._ready += decoded
+            self.tail = (self.tail + decoded[-TAIL_BYTES:])[-TAIL_BYTES:]
         except UnicodeDecodeError as error:
             place, bad = self._offset - before + error.start, error.object[error.start : error.start + 1].hex()
             self._fail(f"byte {place} (0x{bad}) is not {self._encoding}. Save the file as UTF-8, or set data.encoding to what it is (often cp1252).", error)

@@ -9,6 +9,7 @@ from infra.errors import BadInput
 from tasks.data.config import DataConfig
 from tasks.data.decode import Utf8
 from tasks.data.read import BATCH_ROWS, LONGEST_ROW_BYTES, Batch
+from tasks.data.swallowed import HINT, refuse_swallowed, refuse_unclosed
 
 HEADER_BYTES = 64 << 10
 
@@ -38,15 +39,21 @@ def read_csv(stream: Any, name: str, config: DataConfig, delimiter: str | None) 
             ),
             convert_options=pacsv.ConvertOptions(column_types={column: pa.string() for column in columns}, strings_can_be_null=False, check_utf8=False),
         )
-        first = 2
+        first, last = 2, None
         for batch in reader:
             _refuse_ragged(ragged, name, len(columns))
-            block = pa.Table.from_batches([batch]).select([column for column in columns if column])
+            whole = pa.Table.from_batches([batch])
+            if config.quotes:
+                refuse_swallowed(whole, first, name, config.label_column, separator)
+            last = whole.slice(len(whole) - 1) if len(whole) else last
+            block = whole.select([column for column in columns if column])
             for offset in range(0, len(block), BATCH_ROWS):
                 table = block.slice(offset, BATCH_ROWS)
                 yield Batch(table, np.arange(first, first + len(table), dtype=np.int64))
                 first += len(table)
         _refuse_ragged(ragged, name, len(columns))
+        if config.quotes:
+            refuse_unclosed(last, first - 1, name, text.tail)
     except pa.ArrowException as error:
         text.check()
         _refuse_ragged(ragged, name, len(columns))
@@ -78,13 +85,11 @@ def _refuse_ragged(ragged: list[Any], name: str, columns: int) -> None:
     row = ragged[0]
     where = f"{name}, row {row.number}" if row.number else name
     more = f" ({len(ragged) - 1} more rows are like it)" if len(ragged) > 1 else ""
-    raise BadInput(
-        f"{where}: {row.actual_columns} fields where the header has {columns}{more}. Quote fields that hold the delimiter, "
-        f"or set data.delimiter or data.quotes to what the file uses."
-    )
+    cure = HINT if "\n" in (row.text or "").strip() else "Quote fields that hold the delimiter, or set data.delimiter or data.quotes to what the file uses."
+    raise BadInput(f"{where}: {row.actual_columns} fields where the header has {columns}{more}. {cure}")
 
 
 def _said(name: str, error: str) -> str:
     if "straddling" in error:
-        return f"{name}: a row is longer than {LONGEST_ROW_BYTES >> 20} MB. Is a closing quote missing? If quotes are plain text, set data.quotes to false."
+        return f"{name}: a row is longer than {LONGEST_ROW_BYTES >> 20} MB. {HINT}"
     return f"{name}: no whole CSV file ({error.splitlines()[0][:200]}). Write it again, or set data.format."

@@ -87,11 +87,35 @@ def test_ragged_rows_are_named(built, write, reviews):
     assert "a.csv, row 12: 3 fields where the header has 2" in refused(built, write("a.csv", content))
 
 
-def test_a_missing_quote_is_explained(built, write, reviews):
-    """A quote that is never closed swallows the file; the error says so."""
+def test_a_field_of_megabytes_is_explained(built, write, reviews):
+    """A quote that is never closed at the top of a large file is said to be the likely reason."""
     rows = "".join(f"{row['text']},{row['label']}\n" for row in reviews(200_000))
-    said = refused(built, write("a.csv", 'text,label\n"never closed,positive\n' + rows))
-    assert "a closing quote" in said or "fields where the header has" in said
+    assert "closing quotation mark missing" in refused(built, write("a.csv", 'text,label\n"never closed,positive\n' + rows))
+
+
+@pytest.mark.parametrize(
+    ("header", "opening", "closing"),
+    [
+        ("label,text", 'positive,"never closed', None),
+        ("text,label", 'never closed,"positive', None),
+        ("text,label", '"never closed,positive', None),
+        ("label,text", 'positive,"never closed', 'negative,"Great" film'),
+        ("text,label", '"never closed,positive', 'and "closed",negative'),
+    ],
+)
+def test_a_missing_quote_swallows_no_rows(built, write, reviews, header, opening, closing):
+    """Rows that an unclosed quote would silently take into one field are found, wherever it is closed again or if never."""
+    rows = [",".join(row[column] for column in header.split(",")) for row in reviews(60)]
+    content = [header, *rows[:20], opening, *rows[20:40], *([closing] if closing else []), *rows[40:]]
+    said = refused(built, write("a.csv", "\n".join(content) + "\n"))
+    assert "a.csv, row 22" in said
+    assert "closing quotation mark missing" in said
+
+
+def test_verses_are_no_rows(built, write, reviews, rows_of):
+    """A text of many lines with commas is a text."""
+    poem = "Tyger, tyger,\nburning bright,\nin the forests, of the night\nwhat, negative\n"
+    assert poem.strip() in texts(built, rows_of, write("a.csv", [*reviews(60), {"text": poem, "label": "positive"}]))
 
 
 def test_headers_with_the_same_name_twice(built, write):
