@@ -24,19 +24,17 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib import import_module
-from importlib.util import find_spec
 
 import pygit2
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from infra.hub.embedded import auth, cards, commits, discussions, gates, history, lfs, refs, repos, resolve, trees
+from infra.hub.embedded import auth, cards, commits, discussions, gates, history, lfs, refs, repos, resolve, spaces_routes, trees
 from infra.hub.embedded.middleware import Outermost
 from infra.hub.embedded.records import KINDS, RepoKind
 from infra.hub.embedded.refusals import Refusal
@@ -45,15 +43,14 @@ from infra.hub.embedded.state import HubState
 
 NEARLY_FULL_BYTES = 1 << 20
 _log = logging.getLogger("spaceport.hub")
-EXTENSIONS = ("infra.hub.embedded.spaces_routes",)
+EXTENSIONS = (spaces_routes,)
 
 
 def create_app(state: HubState) -> ASGIApp:
     """The application over one state; the caller binds it to a loopback port."""
     extensions: list[BaseRoute] = []
-    for name in EXTENSIONS:
-        if find_spec(name):
-            extensions += import_module(name).attach(state)
+    for module in EXTENSIONS:
+        extensions += module.attach(state)
     api = [
         *auth.routes(),
         *gates.routes(),
@@ -69,7 +66,14 @@ def create_app(state: HubState) -> ASGIApp:
     app = Starlette(
         routes=[*api, *lfs.routes(), *resolve.routes()],
         lifespan=_lifespan(state),
-        exception_handlers={Refusal: _refused, HTTPException: _unknown, Exception: _failed, OSError: _failed, pygit2.GitError: _failed},
+        exception_handlers={
+            Refusal: _refused,
+            ClientDisconnect: _hung_up,
+            HTTPException: _unknown,
+            Exception: _failed,
+            OSError: _failed,
+            pygit2.GitError: _failed,
+        },
     )
     app.router.redirect_slashes = False
     app.state.hub = state
@@ -92,6 +96,11 @@ def _lifespan(state: HubState) -> Callable[[Starlette], AbstractAsyncContextMana
 
 def _refused(request: Request, error: Exception) -> Response:
     return refusal_response(error) if isinstance(error, Refusal) else _failed(request, error)
+
+
+def _hung_up(request: Request, error: Exception) -> Response:
+    """Nobody is there to read it, and what was half sent is gone; 499 is what the access log shows."""
+    return Response(status_code=499)
 
 
 def _unknown(request: Request, error: Exception) -> Response:

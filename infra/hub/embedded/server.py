@@ -11,6 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
+from infra.errors import Conflict
 from infra.hub.embedded.app import create_app
 from infra.hub.embedded.state import HubState, Options
 
@@ -36,7 +37,11 @@ def listen(port: int) -> socket.socket:
     # asyncio switches Nagle off only where the protocol is named; without that every answer waits 40 ms for a delayed ACK.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((LOOPBACK, port))
+    try:
+        listener.bind((LOOPBACK, port))
+    except OSError as error:
+        listener.close()
+        raise Conflict(f"Port {port} can't be had: {error.strerror}. Choose another with --port; 0 takes a free one.") from None
     listener.listen(512)
     return listener
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -154,6 +155,27 @@ def test_kill_9_in_the_middle_of_an_upload(start_hub):
     assert [p for p in (hub.root / "lfs").rglob("*") if p.is_file()] == []
     hub.api().create_commit("o/m", [CommitOperationAdd("w.bin", content)], commit_message="x")
     assert hub.api().model_info("o/m", files_metadata=True).siblings[-1].lfs.sha256 == oid
+
+
+def test_a_client_that_hangs_up_leaves_nothing(start_hub, until, requests_of):
+    """Half a commit and half an upload, cut off by the client: no change, no rest on disk, no trace of a crash in the log."""
+    hub = start_hub()
+    hub.api().create_repo("o/m")
+    head = hub.api().model_info("o/m").sha
+    line = b'{"key":"header","value":{"summary":"x"}}\n{"key":"file","value":{"path":"a","content":"b"}}\n'
+    oid = hashlib.sha256(bytes(10_000_000)).hexdigest()
+    body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": 10_000_000}]}
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    batch = httpx2.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()
+    upload = httpx2.URL(batch["objects"][0]["actions"]["upload"]["href"]).raw_path.decode()
+    for method, target, half in (("POST", "/api/models/o/m/commit/main", line), ("PUT", upload, bytes(3_000_000))):
+        with socket.create_connection(("127.0.0.1", httpx2.URL(hub.endpoint).port)) as connection:
+            head_lines = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {hub.token}\r\nContent-Length: 10000000\r\n\r\n"
+            connection.sendall(head_lines.encode() + half)
+    until(lambda: sum(call.endswith(" 499") for call in requests_of(hub)) == 2)
+    assert hub.api().model_info("o/m").sha == head
+    assert [p for p in (hub.root / "lfs").rglob("*") if p.is_file()] == []
+    assert (hub.root / "server.log").read_text() == ""
 
 
 def test_parts_survive_a_kill(start_hub):

@@ -100,6 +100,20 @@ def test_history_in_pages(hub, model):
     assert (one.title, one.message, one.authors, one.formatted_title) == ("one", "body\nof it", ["spaceport"], "one")
 
 
+def test_trees_in_pages(start_hub):
+    """Trees and lists are whole however many pages they come in."""
+    hub = start_hub(page_size=7)
+    api = hub.api()
+    api.create_repo("o/m")
+    names = [f"{letter}/ä {n}.txt" for letter in "ab" for n in range(15)]
+    api.create_commit("o/m", [CommitOperationAdd(n, b"x") for n in names], commit_message="x")
+    assert {e.path for e in api.list_repo_tree("o/m", recursive=True)} == {".gitattributes", "a", "b", *names}
+    assert {e.path for e in api.list_repo_tree("o/m", "b")} == {n for n in names if n[0] == "b"}
+    for number in range(10):
+        api.create_repo(f"o/d{number}")
+    assert len(list(api.list_models(author="o"))) == 11
+
+
 def test_expand_names_the_commit_that_last_touched_each_path(hub, model):
     """list_repo_tree(expand) shows for files and folders the last commit that changed them."""
     api = hub.api()
