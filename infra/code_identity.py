@@ -6,28 +6,14 @@ command names, and what `include` adds. An edit to any other file is no change.
 
 import ast
 import hashlib
-import importlib.metadata
 import json
-import sys
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from infra.errors import BadInput
+from infra.package_versions import distributions_of, locked_versions, package_versions
 from infra.revisions import Frozen
 
-# What decides numbers beneath an import, without being imported by the script itself.
-_ENGINES: Mapping[str, tuple[str, ...]] = {
-    "transformers": ("accelerate", "numpy", "safetensors", "tokenizers", "torch"),
-    "trl": ("accelerate", "datasets", "peft", "tokenizers", "torch", "transformers"),
-    "peft": ("accelerate", "safetensors", "torch", "transformers"),
-    "sentence-transformers": ("numpy", "tokenizers", "torch", "transformers"),
-    "datasets": ("pyarrow",),
-    "scikit-learn": ("numpy", "scipy"),
-    "pandas": ("numpy",),
-}
 _MOST_INCLUDED_FILES = 10_000
 
 
@@ -53,24 +39,8 @@ def code_identity(command: Sequence[str], folder: Path, include: Iterable[str] =
             _follow(entry, _roots(entry, folder), files, modules)
     files |= set(_included(include, folder))
     named = {_relative(path, folder): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    lock = _locked_versions(folder)
-    return CodeIdentity(files=dict(sorted(named.items())), packages=package_versions(_distributions(modules, lock), lock))
-
-
-def package_versions(names: Iterable[str], lock: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The version of each distribution: what is installed here (its build, such as +cpu, left out), and what the lock says where that differs.
-
-    A machine without the package takes the lock's word, so a thin client plans with the same values as the worker.
-    """
-    lock = _locked_versions(Path(__file__).resolve().parent) if lock is None else lock
-    found: dict[str, str] = {}
-    for name in sorted({_normal(name) for name in names}):
-        locked, installed = lock.get(name), _installed_version(name)
-        if installed and locked and installed != locked:
-            found[name] = f"{installed} (locked {locked})"
-        elif installed or locked:
-            found[name] = str(installed or locked)
-    return found
+    lock = locked_versions(folder)
+    return CodeIdentity(files=dict(sorted(named.items())), packages=package_versions(distributions_of(modules, lock), lock))
 
 
 def _entries(command: Sequence[str], folder: Path) -> Iterator[Path]:
@@ -175,52 +145,3 @@ def _included(include: Iterable[str], folder: Path) -> Iterator[Path]:
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
-
-
-def _distributions(modules: Iterable[str], lock: Mapping[str, str]) -> set[str]:
-    """The distributions that the imported top-level modules come from, and the engines beneath them."""
-    known = _providers()
-    found: set[str] = set()
-    for module in modules:
-        if module in sys.stdlib_module_names:
-            continue
-        found |= {_normal(name) for name in known.get(module, [])} or ({_normal(module)} & set(lock))
-    return found | {engine for name in found for engine in _ENGINES.get(name, ())}
-
-
-@cache
-def _providers() -> dict[str, list[str]]:
-    return {module: sorted(set(names)) for module, names in importlib.metadata.packages_distributions().items()}
-
-
-def _installed_version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name).partition("+")[0]
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _locked_versions(folder: Path) -> dict[str, str]:
-    """The versions in the nearest uv.lock, in the folder or above it up to the root of its repository."""
-    for place in (folder, *folder.parents):
-        lock = place / "uv.lock"
-        if lock.is_file():
-            packages: list[dict[str, Any]] = tomllib.loads(lock.read_text(encoding="utf-8")).get("package", [])
-            return {_normal(package["name"]): str(package["version"]).partition("+")[0] for package in packages if _is_ours(package)}
-        if (place / ".git").exists():
-            break
-    return {}
-
-
-def _is_ours(package: Mapping[str, Any]) -> bool:
-    """False for a package without a version, and for the fork of the lock that another Python takes."""
-    markers = package.get("resolution-markers")
-    if "version" not in package or not markers:
-        return "version" in package
-    from packaging.markers import Marker
-
-    return any(Marker(marker).evaluate() for marker in markers)
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", "-").replace(".", "-")

@@ -14,6 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 from infra.errors import BadInput
 from infra.storage.sealed import SealedFolder
 from tasks.recipes.classifier import PREDICT_BATCH, set_up
+from tasks.recipes.encoded import Encoded
 from tasks.recipes.exact import ExactTrainer, Reseed, Seal, seed_of
 from tasks.recipes.following import History, Progress, StopOnSignal
 
@@ -43,7 +44,7 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
     signal.signal(signal.SIGTERM, stop.on_signal)
     set_up(job.threads)
     tokenizer, model = _from_base(base, names, job)
-    encoded = {name: _encode(tokenizer, split, names, job.args.max_length) for name, split in rows.items() if split.labels and name != "test"}
+    encoded = {name: Encoded(tokenizer, split, names, tokenizer.model_max_length) for name, split in rows.items() if split.labels and name != "test"}
     arguments = _arguments(job, checkpoints, has_validation=bool(encoded.get("validation")))
     trainer = ExactTrainer(
         model=model,
@@ -58,7 +59,7 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     if job.args.length_buckets:
-        trainer.lengths = [len(row["input_ids"]) for row in encoded["train"]]
+        trainer.lengths = encoded["train"].lengths
     with arguments.main_process_first(local=False):
         newest = SealedFolder(checkpoints).newest()
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
@@ -87,13 +88,6 @@ def _from_base(base: str, names: Sequence[str], job: "Job") -> tuple[Any, Any]:
     # Whoever loads the model later (predict, the Space) cuts where training cut.
     tokenizer.model_max_length = min(job.args.max_length, longest)
     return tokenizer, model
-
-
-def _encode(tokenizer: Any, rows: "Rows", names: Sequence[str], max_length: int) -> list[dict[str, Any]]:
-    place = {name: number for number, name in enumerate(names)}
-    length = min(max_length, tokenizer.model_max_length)
-    encoded = tokenizer(rows.texts, truncation=True, max_length=length)["input_ids"]
-    return [{"input_ids": ids, "labels": place[label]} for ids, label in zip(encoded, rows.labels, strict=True)]
 
 
 def _mean_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None, *, label_smoothing: float) -> torch.Tensor:

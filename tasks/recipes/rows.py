@@ -44,7 +44,7 @@ def read_rows(files: Sequence[Shard], text_column: str, label_column: str | None
     texts: list[str] = []
     labels: list[str] = []
     for shard in files:
-        table = _read(shard)
+        table = _read(shard, [text_column, label_column, "row_id"])
         texts += _texts(table, shard.name, text_column)
         first = len(ids)
         ids += table.get("row_id") or list(range(first, len(texts)))
@@ -55,11 +55,15 @@ def read_rows(files: Sequence[Shard], text_column: str, label_column: str | None
     return Rows(ids, texts, labels)
 
 
-def _read(shard: Shard) -> dict[str, list[Any]]:
+def _read(shard: Shard, wanted: Sequence[str | None]) -> dict[str, list[Any]]:
     import pyarrow.parquet as parquet
 
     with shard.open() as file:
-        table = parquet.read_table(file)
+        source = parquet.ParquetFile(file)
+        names = source.schema_arrow.names
+        table = source.read([name for name in dict.fromkeys(wanted) if name in names])
+    if wanted[0] not in names:
+        raise BadInput(f"{shard.name} has no column {wanted[0]!r}, only {', '.join(names)}. Set data.text_column.")
     columns: dict[str, list[Any]] = table.to_pydict()
     for name, labels in _label_names(table.schema.metadata).items():
         columns[name] = [labels[value] if isinstance(value, int) and 0 <= value < len(labels) else value for value in columns[name]]
@@ -76,8 +80,6 @@ def _label_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]
 
 
 def _texts(table: dict[str, list[Any]], where: str, column: str) -> list[str]:
-    if column not in table:
-        raise BadInput(f"{where} has no column {column!r}, only {', '.join(table)}. Set data.text_column.")
     for row, text in enumerate(table[column]):
         if not isinstance(text, str):
             raise BadInput(f"{where}, row {row}: {column} is {text!r}, and a text is needed.")

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from infra.code_identity import code_identity, package_versions
+from infra.code_identity import code_identity
 from infra.errors import BadInput
+from infra.package_versions import package_versions
 from infra.revisions import Frozen
 from tasks.recipes.registry import RECIPES
 from tasks.training.config import TrainConfig

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.code_identity import code_identity, package_versions
+from infra.code_identity import code_identity
 from infra.errors import BadInput
+from infra.package_versions import package_versions
 
 FILES = {
     "train.py": "import os\nimport helper\nfrom pkg import model\nfrom pkg.deep.inner import x as y\nimport yaml\n",
