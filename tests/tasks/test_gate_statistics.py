@@ -115,6 +115,12 @@ def test_answers_that_never_differ_are_no_certainty(interval):
     assert decide(found, 0.005) == "undecided"
 
 
+def test_a_label_that_a_resample_lacks_does_not_count_there():
+    """All right against all wrong is a gain of exactly 1, also where the one row with the rare label isn't drawn."""
+    truth = ["a"] * 99 + ["rare"]
+    assert macro_f1_interval(truth, ["z"] * 100, truth, 0.95) == (1.0, 1.0, 1.0)
+
+
 def test_mirrored_models_have_mirrored_intervals():
     """Swap candidate and production, and the interval is the same seen from the other side."""
     before, after = [True] * 70 + [False] * 30, [True] * 60 + [False] * 10 + [True] * 30
