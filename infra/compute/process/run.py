@@ -124,21 +124,31 @@ async def _supervised(
 
 async def _listen(process: asyncio.subprocess.Process, heard: Callable[[str, bool], None], grace_seconds: float) -> None:
     assert process.stdout and process.stderr and process.stdin  # noqa: S101 - all three are pipes
-    work = asyncio.gather(_lines(process.stdout, heard, False), _lines(process.stderr, heard, True), process.wait())
+    streams = {asyncio.ensure_future(_lines(stream, heard, is_error)): stream for stream, is_error in ((process.stdout, False), (process.stderr, True))}
     try:
-        await asyncio.shield(work)
+        await asyncio.gather(*(asyncio.shield(reading) for reading in streams), process.wait())
     except BaseException:
-        # Cancelled, or a listener failed. Lines go on being read meanwhile: a script blocked on a full pipe could not seal.
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
+        # Cancelled, perhaps with all tasks of the loop. Somebody must go on reading: a script blocked on a full pipe could not seal.
+        drains = [asyncio.ensure_future(_drain(stream)) for reading, stream in streams.items() if reading.done()]
         with contextlib.suppress(BaseException):
             await asyncio.wait_for(process.wait(), grace_seconds + _SPARE_SECONDS)
+        for drain in drains:
+            drain.cancel()
         raise
     finally:
         process.stdin.close()  # the lifeline: whatever still runs is killed now
-        work.cancel()
+        for reading in streams:
+            reading.cancel()
         with contextlib.suppress(BaseException):
             await asyncio.wait_for(process.wait(), _SPARE_SECONDS)
+        await asyncio.gather(*streams, return_exceptions=True)
+
+
+async def _drain(stream: asyncio.StreamReader) -> None:
+    while await stream.read(65_536):
+        pass
 
 
 async def _lines(stream: asyncio.StreamReader, heard: Callable[[str, bool], None], is_error: bool) -> None:

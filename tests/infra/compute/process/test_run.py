@@ -151,6 +151,55 @@ async def test_cancelling_lets_the_script_seal(tmp_path):
     assert (tmp_path / "sealed").exists()
 
 
+INTERRUPTED = """
+import asyncio, signal, sys
+from pathlib import Path
+from infra.compute.process.environment import script_environment
+from infra.compute.process.run import run_script
+
+class Terminated(BaseException):
+    pass
+
+def terminate(*_):
+    raise Terminated
+
+def line(text):
+    print(text, flush=True)
+
+signal.signal(signal.SIGTERM, terminate)
+try:
+    asyncio.run(run_script(["python", "script.py"], script_environment({}), Path(sys.argv[1]), on_line=line))
+except Terminated:
+    print("sealed" if Path(sys.argv[1], "sealed").exists() else "lost", flush=True)
+"""
+
+
+async def test_a_signal_to_us_reaches_the_script(tmp_path):
+    """A flow process that is told to end from outside, in the middle of its event loop, still lets a chatty script seal."""
+    (tmp_path / "script.py").write_text(
+        "import pathlib, signal, sys\n"
+        "def seal(*_):\n    print('x' * 1_000_000); pathlib.Path('sealed').touch(); sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, seal)\nprint('ready')\nsignal.pause()\n"
+    )
+    command = [PYTHON, "-c", INTERRUPTED, str(tmp_path)]
+    parent = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[4])
+    assert await parent.stdout.readline() == b"ready\n"
+    parent.terminate()
+    said, complaints = await asyncio.wait_for(parent.communicate(), 30)
+    assert (said.decode().splitlines()[-1], complaints.decode()) == ("sealed", "")
+
+
+async def test_a_listener_that_fails_ends_the_script(tmp_path):
+    """An error of ours while a line is handled ends the script instead of leaving it behind, and is the error that is seen."""
+
+    def fail(line: str) -> None:
+        raise ZeroDivisionError(line)
+
+    with pytest.raises(ZeroDivisionError):
+        await run("import os, time; print(os.getpid(), flush=True); open('pid', 'w').write(str(os.getpid())); time.sleep(600)", tmp_path, on_line=fail)
+    assert not (tmp_path / "pid").exists() or not alive(int((tmp_path / "pid").read_text()))
+
+
 async def test_a_deaf_script_is_killed_after_its_grace(tmp_path):
     """A script that ignores SIGTERM at the end of its time is killed, and the limit is named."""
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.01)\n"
