@@ -4,41 +4,35 @@ registered = data_register(config, hub, work)
 registered.revision   # datasets/ns/name@SHA, new or the one that is there
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import JsonValue
 
-from infra.errors import BadInput, Conflict, Unhealthy
-from infra.hub.cards import merge_card
-from infra.hub.client import HubClient, hub_errors
-from infra.hub.ledger import Ledger, Publication, Published, ref_of, sha256_of
-from infra.hub.step_records import STEP_FILE, StepRecord, digest
-from infra.revisions import DatasetRevision, Repo, Revision
+from infra.errors import BadInput
+from infra.hub.client import HubClient
+from infra.hub.ledger import Ledger, Published, ref_of
+from infra.hub.step_records import StepRecord, digest
+from infra.revisions import DatasetRevision, Repo
 from infra.storage.rooms import room_in
 from infra.storage.sources import Listing, Progress, fingerprint, list_source
-from tasks.data.build import Built, build
-from tasks.data.card import body, front_matter
+from tasks.data.build import build
 from tasks.data.config import DataConfig
+from tasks.data.publish import REPORT_FILE, STEP, publish_dataset
 from tasks.data.sample import DataSample, sample_check
 from tasks.data.transform import transform_identity, transform_of
 from tasks.data_report import DataReport
 
-STEP = "data_register"
 VERSION = 1  # raised by hand when the same inputs shall give another dataset
-REPORT_FILE = ".spaceport/data.json"
-CARD = "README.md"
 NAMED_FILES = 50  # more than these are one digest in the record
-PUBLISH_TRIES = 3
 # They name where rows come from and go to, not what they are.
 NOT_CONTENT = {"repo_id", "visibility", "source", "code"}
 
 __all__ = [
+    "STEP",
     "DataConfig",
     "DataRegistered",
     "DataReport",
@@ -95,7 +89,7 @@ def data_register(config: DataConfig, hub: HubClient, work: Path, *, project: Pa
     with room_in(work) as room:
         with transform_of(config.transform, _project(config, project)) if config.transform else nullcontext() as transform:
             built = build(listing, digests, config, room, transform, on_progress)
-        published = _publish(config, hub, record, built)
+        published = publish_dataset(config, hub, record, built)
     for file in listing.files:
         file.release(work)
     return _registered(published, built.report)
@@ -114,71 +108,6 @@ def _look_at(config: DataConfig, hub: HubClient, work: Path, project: Path | Non
     listing = list_source(config.source, base=project, hub=hub, any_suffix=config.format != "auto")
     digests = fingerprint(listing, work, on_progress)
     return listing, digests, StepRecord.of(STEP, VERSION, data_inputs(config, digests, project))
-
-
-def _publish(config: DataConfig, hub: HubClient, record: StepRecord, built: Built) -> Published:
-    """One commit; or none, if main holds these very rows already under another key."""
-    repo, ledger = _repo(config), Ledger(hub)
-    hub.create(repo, config.visibility)
-    shards = {path: sha256_of(file) for path, file in built.files.items()}
-    record = record.model_copy(update={"outputs": {"data": digest({"files": dict(shards), "labels": list(built.report.labels)})}})
-    for _ in range(PUBLISH_TRIES):
-        head = hub.head(repo)
-        if head is None:
-            raise Unhealthy(f"{repo} was created but can't be read. Run it again.")
-        revision = repo.at(head)
-        before = ledger.record_at(revision)
-        existing = hub.read_bytes(revision, CARD)
-        card = _card(config, built, existing).encode()
-        if before and card == existing and _same(before, record, built, hub, revision):
-            ledger.tag(revision, record.key)
-            return Published(revision, "reused", before)
-        files: dict[str, Path | bytes] = {**built.files, CARD: card, REPORT_FILE: report_bytes(built.report)}
-        stale = _stale(before, files, hub, revision)
-        try:
-            return ledger.publish(Publication(repo, record, _message(built.report), files, deletes=stale, parent=head, tag=True))
-        except Conflict:
-            continue  # somebody committed meanwhile: take their files and card in and try again
-    raise Conflict(f"{repo} is changed by others all the time: {PUBLISH_TRIES} tries. Run it again when it is quiet.")
-
-
-def report_bytes(report: DataReport) -> bytes:
-    """The report as a file."""
-    return json.dumps(report.model_dump(mode="json"), indent=1, ensure_ascii=False).encode() + b"\n"  # labels and splits keep their order
-
-
-def _same(before: StepRecord, record: StepRecord, built: Built, hub: HubClient, revision: Revision) -> bool:
-    """Whether a revision holds these very rows: by its record, and by the files that are really there."""
-    if before.step != STEP or before.outputs.get("data") != record.outputs["data"]:
-        return False
-    there = {info.path: info for info in _paths_info(hub, revision, list(built.files))}
-    return all(path in there and _is_blob(there[path], file) for path, file in built.files.items())
-
-
-def _is_blob(info: Any, file: Path) -> bool:
-    if info.lfs is not None:
-        return bool(info.lfs.sha256 == sha256_of(file))
-    content = file.read_bytes()
-    return bool(info.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest())
-
-
-def _stale(before: StepRecord | None, files: Mapping[str, object], hub: HubClient, revision: Revision) -> frozenset[str]:
-    """What our last publish wrote, this one doesn't have, and is still there."""
-    gone = [path for path in (before.files if before and before.step == STEP else {}) if path not in files and path != STEP_FILE]
-    return frozenset(info.path for info in _paths_info(hub, revision, gone)) if gone else frozenset()
-
-
-def _paths_info(hub: HubClient, revision: Revision, paths: list[str]) -> list[Any]:
-    with hub_errors(f"looking at the files of {revision}"):
-        return list(hub.api.get_paths_info(revision.repo_id, paths, repo_type="dataset", revision=revision.sha))
-
-
-def _card(config: DataConfig, built: Built, existing: bytes | None) -> str:
-    return merge_card(existing.decode(errors="replace") if existing else None, body(config, built.report), front_matter(config, built))
-
-
-def _message(report: DataReport) -> str:
-    return f"data_register: {report.headline()}"
 
 
 def _registered(published: Published, report: DataReport) -> DataRegistered:

@@ -5,26 +5,23 @@ digests = fingerprint(listing, work)                    # file name -> SHA-256 o
 path    = listing.files[0].fetch(work)                  # the file on this machine, exactly the bytes that were pinned
 """
 
-import glob
 import hashlib
 import json
 import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from infra.errors import BadInput, Conflict, QuotaExceeded
 from infra.hub.client import HubClient
-from infra.spelling import nearest
 
 COMPRESSIONS = (".gz", ".zst", ".bz2")
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 ARCHIVES = (".tar", ".tgz", ".zip", ".7z", ".rar", ".tar.gz", ".tar.bz2", ".tar.zst", ".tar.xz")
 CHUNK_BYTES = 1 << 20
-FRESH_SECONDS = 2.0  # a file written this lately may change again without its times showing it, so its digest isn't remembered
 
 Progress = Callable[[str, int, int | None], None]  # what is done, how much of it, of how much
 
@@ -75,48 +72,6 @@ class Listing:
         return sum(file.size for file in self.files)
 
 
-@dataclass(frozen=True)
-class LocalFile:
-    """A file of this machine."""
-
-    name: str
-    path: Path
-    size: int
-    pin: str
-    settled: bool = field(compare=False)
-    known_sha256: None = None
-
-    @classmethod
-    def at(cls, name: str, path: Path) -> "LocalFile":
-        """The file as it is now."""
-        facts = path.stat()
-        pin = f"file:{path.resolve()}:{facts.st_dev}:{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}"
-        return cls(name, path, facts.st_size, pin, time.time() - max(facts.st_mtime, facts.st_ctime) > FRESH_SECONDS)
-
-    def fetch(self, work: Path) -> Path:
-        """The file itself."""
-        try:
-            same = LocalFile.at(self.name, self.path).pin == self.pin
-        except OSError:
-            same = False
-        if not same:
-            raise changed(self.name)
-        self._require_access()
-        return self.path
-
-    def open(self) -> BinaryIO:
-        """The file itself."""
-        self._require_access()
-        return self.path.open("rb")
-
-    def release(self, work: Path) -> None:
-        """Nothing: it is the team's own."""
-
-    def _require_access(self) -> None:
-        if not os.access(self.path, os.R_OK):
-            raise BadInput(f"{self.path} may not be read by this user. Give it read access.")
-
-
 def list_source(source: str, *, base: Path | None = None, hub: HubClient | None = None, any_suffix: bool = False) -> Listing:
     """Look up a source. `base` is the folder that relative paths start from; `any_suffix`: the format is given, so suffixes don't matter."""
     if source.startswith("s3://"):
@@ -132,7 +87,9 @@ def list_source(source: str, *, base: Path | None = None, hub: HubClient | None 
     elif re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", source):
         raise BadInput(f"source {source!r}: {source.split(':')[0]}:// can't be read. Give a path, s3://bucket/key or hf://datasets/ns/name@rev.")
     else:
-        files = _list_local(source, base)
+        from infra.storage.sources_local import list_local
+
+        files = list_local(source, base)
     return Listing(source, choose_files(source, files, any_suffix))
 
 
@@ -212,45 +169,6 @@ def disk_full(error: OSError, folder: Path) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return QuotaExceeded(f"no space left in {folder}. Free some, or give another folder for the work.")
     return error
-
-
-def _list_local(source: str, base: Path | None) -> list[SourceFile]:
-    wanted = Path(source).expanduser()
-    path = wanted if wanted.is_absolute() or base is None else base / wanted
-    try:
-        if path.is_file():
-            return [LocalFile.at(path.name, path)]
-        if path.is_dir():
-            root, found = path, [entry for entry in path.rglob("*") if entry.is_file() and not _hidden(entry.relative_to(path))]
-        elif glob.has_magic(source):
-            root = Path(*_until_magic(path))
-            found = [entry for entry in root.glob(path.relative_to(root).as_posix()) if entry.is_file()]
-        else:
-            raise _missing(source, path)
-        return [LocalFile.at(entry.relative_to(root).as_posix(), entry) for entry in found]
-    except PermissionError as error:
-        raise BadInput(f"source {source!r} can't be read ({error.strerror}: {error.filename}). Give this user read access.") from error
-    except (OSError, ValueError) as error:
-        raise BadInput(f"source {source!r} can't be read ({error}).") from error
-
-
-def _until_magic(path: Path) -> list[str]:
-    parts: list[str] = []
-    for part in path.parts:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return parts
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _missing(source: str, path: Path) -> BadInput:
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = nearest(path.name, siblings)
-    return BadInput(f"source {source!r}: there is no {path}." + (f" Did you mean {path.with_name(near)}?" if near else " Check the path."))
 
 
 def _remembered(memory: Path) -> dict[str, str]:

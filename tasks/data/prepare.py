@@ -1,13 +1,12 @@
 """From raw columns to contract-abiding rows with a content hash: clean the text, settle labels and splits, name every row that breaks the contract."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import BadInput
 from infra.spelling import nearest
+from tasks.data.columns import content_hashes, has_nul, is_empty, plain
 from tasks.data.config import DataConfig
 from tasks.data.read import Batch
 from tasks.data.runs import FILE, HIGH, LOW, ROW, SPLIT
@@ -58,7 +57,7 @@ class Preparer:
         columns = {config.text_column: text}
         if config.label_column is not None and label is not None:
             columns[config.label_column] = label
-        columns |= {name: _plain(table[name]) for name in self._further(table)}
+        columns |= {name: plain(table[name]) for name in self._further(table)}
         columns |= {HIGH: high, LOW: low, FILE: np.full(len(table), file, np.int32), ROW: numbers, SPLIT: split}
         kept = pa.table(columns)
         self._own_row_ids(table, high, file)
@@ -89,7 +88,7 @@ class Preparer:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = _plain(column)
+        column = plain(column)
         if pa.types.is_null(column.type):
             return pa.nulls(len(column), pa.string())
         if pa.types.is_nested(column.type):
@@ -103,7 +102,7 @@ class Preparer:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        column = _plain(column)
+        column = plain(column)
         kind = column.type
         if pa.types.is_string(kind):
             return pc.utf8_trim_whitespace(column)
@@ -132,13 +131,13 @@ class Preparer:
 
         config = self._config
         self.rows_read += len(text)
-        empty = _empty(text)
+        empty = is_empty(text)
         self._leave_out(empty, f"no text in {config.text_column!r}", "without text", file, numbers)
-        nul = _has_nul(text)
+        nul = has_nul(text)
         self._note(nul, f"a NUL character in {config.text_column!r}", file, numbers, FIX_ROWS)
         keep = ~(empty | nul)
         if label is not None:
-            unlabelled = _empty(label) & keep
+            unlabelled = is_empty(label) & keep
             self._leave_out(unlabelled, f"no label in {config.label_column!r}", "without label", file, numbers)
             keep &= ~unlabelled
             self._check_labels(label, keep, file, numbers)
@@ -175,53 +174,6 @@ class Preparer:
             return
         places: Iterable[str] = (self.place(file, int(numbers[row])) + (f" ({shown(values[row])})" if values else "") for row in mask.nonzero()[0][:10])
         self.violations.add(what, places, count, cure)
-
-
-def content_hashes(text: Any) -> tuple[Any, Any]:
-    """The first 16 bytes of each value's SHA-256 as two columns of numbers: of the UTF-8 text, or of the canonical JSON of a nested value."""
-    import numpy as np
-    import pyarrow as pa
-
-    values = text.to_pylist()
-    if not pa.types.is_string(text.type):
-        values = [json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str) for value in values]
-    joined = b"".join(hashlib.sha256((value or "").encode()).digest()[:16] for value in values)
-    halves = np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
-    return np.ascontiguousarray(halves[:, 0]), np.ascontiguousarray(halves[:, 1])
-
-
-def _plain(column: Any) -> Any:
-    """One plain type for what Arrow can hold in several ways."""
-    import pyarrow as pa
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    return column.cast(pa.binary()) if pa.types.is_large_binary(kind) else column
-
-
-def _empty(column: Any) -> "Mask":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        return np.asarray(pc.equal(pc.fill_null(pc.list_value_length(column), 0), 0))
-    if pa.types.is_string(column.type):
-        return np.asarray(pc.equal(pc.fill_null(column, ""), ""))
-    return np.asarray(pc.is_null(column))
-
-
-def _has_nul(column: Any) -> "Mask":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not pa.types.is_string(column.type):
-        return np.zeros(len(column), bool)
-    return np.asarray(pc.fill_null(pc.match_substring(column, "\0"), False))
 
 
 def _missing(file: str, field: str, name: str, have: list[str]) -> str:

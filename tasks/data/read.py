@@ -65,6 +65,8 @@ def read_file(path: Path, name: str, sha256: str, config: DataConfig, exact: fro
     """All rows of a file. Raises BadInput for what isn't rows, Conflict when its bytes are no longer those of the fingerprint."""
     kind = config.format if config.format != "auto" else format_of(name)
     if kind == "parquet":
+        from tasks.data.read_parquet import read_parquet
+
         with path.open("rb") as file:
             yield from read_parquet(file, name)
         if sha256_of_file(path) != sha256:
@@ -99,26 +101,6 @@ def read_text(file: Any, name: str, config: DataConfig, exact: frozenset[str] = 
         from tasks.data.read_csv import read_csv
 
         yield from read_csv(stream, name, config, "\t" if kind == "tsv" else None)
-
-
-def read_parquet(file: Any, name: str) -> Iterator[Batch]:
-    """The rows of an open Parquet file."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    first = 1
-    try:
-        source = pq.ParquetFile(file, pre_buffer=False)
-        labels = _class_names(source.schema_arrow)
-        for batch in source.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
-            table = pa.Table.from_batches([batch])
-            for column, names in labels.items():
-                table = _named(table, column, names)
-            yield Batch(table, np.arange(first, first + len(table), dtype=np.int64))
-            first += len(table)
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{name}: no whole Parquet file ({_first_line(error)}). Write it again, or copy it again.") from error
 
 
 def table_of_rows(rows: list[dict[str, Any]], numbers: list[int], name: str, exact: frozenset[str] = frozenset()) -> Batch:
@@ -172,7 +154,7 @@ def _parsed(line: bytes, name: str, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{name}, line {number}: no JSON ({_first_line(error)}). One JSON object per line is needed.") from error
+        raise BadInput(f"{name}, line {number}: no JSON ({first_line(error)}). One JSON object per line is needed.") from error
     if not isinstance(row, dict):
         raise BadInput(f"{name}, line {number}: a JSON {type(row).__name__}, not an object. One JSON object per line is needed.")
     return row
@@ -185,26 +167,6 @@ def _decompressed(file: Any, name: str) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), kind) if kind else file
 
 
-def _class_names(schema: "pa.Schema") -> dict[str, list[str]]:
-    """Columns that `datasets` wrote as numbers of named classes, and the names."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {column: list(feature["names"]) for column, feature in features.items() if feature.get("_type") == "ClassLabel"}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
-
-
-def _named(table: "pa.Table", column: str, names: list[str]) -> "pa.Table":
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    place = table.schema.get_field_index(column)
-    if place < 0 or not pa.types.is_integer(table.schema.field(place).type):
-        return table
-    known = pc.if_else(pc.and_(pc.greater_equal(table[column], 0), pc.less(table[column], len(names))), table[column], None)  # -1 is datasets' "no label"
-    return table.set_column(place, column, pc.take(pa.array(names, pa.string()), known.combine_chunks()))
-
-
 def _mixed(name: str, key: str, values: list[Any], numbers: list[int], error: Exception) -> BadInput:
     kinds = [None if value is None else type(value) for value in values]
     first = next((kind for kind in kinds if kind), None)
@@ -214,7 +176,7 @@ def _mixed(name: str, key: str, values: list[Any], numbers: list[int], error: Ex
     odd = next((place for place, kind in enumerate(kinds) if kind and kind is not first), None)
     if odd is None or first is None:
         where = f"{name}, rows {numbers[0]} to {numbers[-1]}"
-        return BadInput(f"{where}: column {key!r} can't be stored ({_first_line(error)}). Mend it, or leave it out of data.columns.")
+        return BadInput(f"{where}: column {key!r} can't be stored ({first_line(error)}). Mend it, or leave it out of data.columns.")
     return BadInput(
         f"{name}, row {numbers[odd]}: column {key!r} holds {shown(values[odd])} ({type(values[odd]).__name__}), rows before it hold {first.__name__}. "
         f"Make it one type, or leave it out of data.columns."
@@ -229,5 +191,6 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _first_line(error: object) -> str:
+def first_line(error: object) -> str:
+    """What an error says, on one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -12,7 +12,8 @@ from infra.storage.sources import Listing, format_of, list_source
 from tasks.data.config import DataConfig
 from tasks.data.dedupe import distinct
 from tasks.data.prepare import Preparer
-from tasks.data.read import read_parquet, read_text
+from tasks.data.read import read_text
+from tasks.data.read_parquet import read_parquet
 from tasks.data.runs import OURS, SortedRuns
 from tasks.data.splits import given_splits
 from tasks.data.transform import Transform, apply_transform, transform_of

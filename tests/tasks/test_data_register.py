@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationCopy, HfApi
 
 from infra.errors import BadInput
 from infra.hub.client import HubClient
@@ -177,6 +177,32 @@ def test_what_others_put_there_stays(register: Any, client: HubClient, repo_id: 
     merged = (client.read_bytes(second.revision, "README.md") or b"").decode()
     assert "Written by a person." in merged
     assert "license: mit" in merged
+
+
+def test_front_matter_of_a_person_stays_and_ours_can_go(register: Any, client: HubClient, repo_id: str, tmp_path: Path) -> None:
+    """A licence that a person wrote survives a config without one; a title that an earlier config set goes when it is taken out."""
+    first = register(write_csv(tmp_path / "a.csv", reviews(60)), title="Film reviews")
+    card = (client.read_bytes(first.revision, "README.md") or b"").decode()
+    assert "pretty_name: Film reviews" in card
+    by_hand = card.replace("---\n", "---\nlicense: apache-2.0\n", 1).encode()
+    client.api.upload_file(path_or_fileobj=by_hand, path_in_repo="README.md", repo_id=repo_id, repo_type="dataset")
+    second = register(write_csv(tmp_path / "b.csv", reviews(80)))
+    merged = (client.read_bytes(second.revision, "README.md") or b"").decode()
+    assert "license: apache-2.0" in merged
+    assert "pretty_name" not in merged
+
+
+def test_a_card_that_is_no_text_is_left_alone(register: Any, client: HubClient, repo_id: str, tmp_path: Path) -> None:
+    """A README that isn't UTF-8 stops the publish; nothing is overwritten."""
+    register(write_csv(tmp_path / "a.csv", reviews(60)))
+    info = client.api.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\ncaf\xe9", path_in_repo="notes.md", repo_id=repo_id, repo_type="dataset")
+    head = DatasetRevision(repo_id=repo_id, sha=str(info.oid))
+    copy = CommitOperationCopy(src_path_in_repo="notes.md", path_in_repo="README.md", src_revision=head.sha)
+    client.api.create_commit(repo_id, [copy], commit_message="a card in another encoding", repo_type="dataset")
+    before = commits(client, repo_id)
+    with pytest.raises(BadInput, match="isn't UTF-8"):
+        register(write_csv(tmp_path / "b.csv", reviews(80)))
+    assert commits(client, repo_id) == before
 
 
 def test_going_back_to_old_rows_finds_the_old_revision(register: Any, client: HubClient, repo_id: str, tmp_path: Path) -> None:

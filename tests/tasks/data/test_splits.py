@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.data.columns import content_hashes
 from tasks.data.config import DataConfig
-from tasks.data.prepare import content_hashes
 from tasks.data.runs import HIGH, SPLIT
 from tasks.data.splits import assign, given_splits
 
