@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,33 @@ def test_a_killed_run_resumes_to_the_same_bytes(new_recipe, undisturbed, after_s
     assert recipe.sealed()[-1] < 60
     assert recipe.run() == 0, recipe.log.read_text()
     assert recipe.output() == undisturbed
+
+
+def kill_inside_saves(recipe, undisturbed, delays):
+    """Kill as many times as there are delays, each so many seconds after a checkpoint folder has appeared; then run to the end."""
+    for delay in delays:
+        seen = set(recipe.folder.glob("checkpoints/checkpoint-*"))
+        process = recipe.start_until(lambda seen=seen: set(recipe.folder.glob("checkpoints/checkpoint-*")) - seen)
+        ends = time.monotonic() + delay
+        while time.monotonic() < ends:
+            pass
+        process.signal(signal.SIGKILL)
+        process.wait()
+    assert recipe.run() == 0, recipe.log.read_text()
+    assert recipe.output() == undisturbed
+
+
+def test_a_kill_inside_a_save_loses_nothing_sealed(new_recipe, undisturbed):
+    """kill -9 while a checkpoint is being written: half of it is there, and the run still ends in the same bytes."""
+    kill_inside_saves(new_recipe(), undisturbed, [0.0, 0.004])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(20))
+def test_kills_at_random_places_inside_saves(new_recipe, undisturbed, trial):
+    """The same, 60 times, up to 60 ms into a save, a seal or a rotation."""
+    delays = random.Random(trial)
+    kill_inside_saves(new_recipe(), undisturbed, [delays.random() * 0.06 for _ in range(3)])
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(new_recipe, undisturbed):
