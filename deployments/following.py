@@ -74,7 +74,8 @@ class _Narrator:
             elif state.get("type") == "RUNNING":
                 running = task
         if running:
-            self._progress(f"{running['name']:<16} {self._where() or 'running'}   {running['estimated_run_time']:6.1f} s")
+            where = self._where() if running["name"] == "train_model" else None
+            self._progress(f"{running['name']:<16} {where or 'running'}   {running['estimated_run_time']:6.1f} s")
 
     def close(self) -> None:
         """Leave the terminal clean."""

@@ -145,11 +145,13 @@ def _end_what_was_started(local: LocalStack, was_up: bool) -> None:
 
 
 def _unchanged(config: RunConfig) -> RunReport | None:
+    from flows.live import what_is_live
     from flows.planning import plan_run
     from infra.hub.client import HubClient
 
-    found = plan_run(config, HubClient.from_settings())
-    return None if found.changes else found.report()
+    hub = HubClient.from_settings()
+    found = plan_run(config, hub)
+    return None if found.changes else found.report(what_is_live(config, hub))
 
 
 def _ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> int:

@@ -27,9 +27,9 @@ def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
     if report.steps:
         console.print(_steps(report))
     dataset = next((step.revision for step in report.steps if step.name == "data_register"), None)
-    for what, value in (("dataset", dataset), ("model", report.live.model), ("space", report.live.space)):
-        if value:
-            console.print(f"{what:<8}{value}", markup=False, soft_wrap=True)
+    for what, revision in (("dataset", dataset), ("model", report.live.model), ("space", report.live.space)):
+        if revision:
+            console.print(f"{what:<8}{revision}", markup=False, soft_wrap=True)
     if report.live.space_url:
         console.print(f"live    {report.live.space_url}", style="bold", markup=False, soft_wrap=True)
     if flow_run:

@@ -9,13 +9,13 @@ from prefect import flow
 from flows.checking import check_run
 from flows.journal import Journal
 from flows.lineage import base_revision, columns_of, predictor_of, resolved_config, training_record
+from flows.live import what_is_live
 from flows.run_config import RunConfig
 from infra.errors import Conflict
 from infra.hub.client import HubClient
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.gate import GateVerdict
 from tasks.prefect_tasks import check_task, data_register_task, gate_task, promote_model_task, refresh_space_task, train_model_task
-from tasks.report import Live
 
 GATE_TRIES = 3  # how often a rival may move the model between gate and promote
 
@@ -33,6 +33,7 @@ async def pipeline(config: RunConfig, git_commit: str | None = None) -> Any:
         await _space(journal, config, dataset, model)
     except Exception as error:  # whatever it is, the run ends in a true state with a report
         return await journal.close(error)
+    journal.live = await asyncio.to_thread(what_is_live, config, HubClient.from_settings())
     return await journal.close()
 
 
@@ -70,7 +71,6 @@ async def _promoted(journal: Journal, config: RunConfig, dataset: DatasetRevisio
             if attempt == GATE_TRIES - 1:
                 raise
             continue
-        journal.live = Live(model=str(promoted))
         return promoted
     raise AssertionError("unreachable")
 
@@ -80,5 +80,4 @@ async def _space(journal: Journal, config: RunConfig, dataset: DatasetRevision, 
         journal.skip("refresh_space")
         return
     columns = await asyncio.to_thread(columns_of, config, dataset, HubClient.from_settings())
-    refreshed = await journal.step("refresh_space", refresh_space_task(model, dataset, config.space, predictor_of(config, columns), return_state=True))
-    journal.live = Live(model=str(model), space=str(refreshed.revision), space_url=refreshed.url)
+    await journal.step("refresh_space", refresh_space_task(model, dataset, config.space, predictor_of(config, columns), return_state=True))

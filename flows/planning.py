@@ -45,13 +45,12 @@ class Plan(Frozen):
         """Commits that the run would make at most."""
         return sum(step.commits for step in self.steps)
 
-    def report(self) -> RunReport:
+    def report(self, live: Live) -> RunReport:
         """The report of the run that there is no need to start."""
-        found = {step.name: step.revision for step in self.steps}
         steps = tuple(
             StepReport(name=step.name, outcome="skipped" if step.action == "skip" else "reused", revision=step.revision, key=step.key) for step in self.steps
         )
-        return RunReport(outcome="unchanged", steps=steps, live=Live(model=found.get("promote_model"), space=found.get("refresh_space")))
+        return RunReport(outcome="unchanged", steps=steps, live=live)
 
 
 def plan_run(config: RunConfig, hub: HubClient) -> Plan:

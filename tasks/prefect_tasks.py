@@ -123,8 +123,7 @@ async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: 
 async def promote_model_task(verdict: GateVerdict) -> Any:
     """The candidate onto main, in one commit on what the gate judged."""
     hub = HubClient.from_settings()
-    judged = verdict.production.sha if verdict.production else await asyncio.to_thread(hub.head, verdict.candidate.repo)
-    promoted = await asyncio.to_thread(promote, verdict.candidate, str(judged), verdict.key, hub)
+    promoted = await asyncio.to_thread(promote, verdict.candidate, verdict.judged_main_sha, verdict.key, hub)
     return _ended(Ended(promoted.revision, promoted.outcome, str(promoted.revision), promoted.key))
 
 
