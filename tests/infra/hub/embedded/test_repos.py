@@ -109,7 +109,7 @@ def test_expand_and_lists(hub, hub_namespace):
     info = api.dataset_info(f"{hub_namespace}/d0", expand=["sha", "private"])
     assert info.sha and info.private is False and info.siblings is None
     assert [d.id for d in api.list_datasets(author=hub_namespace)] == [f"{hub_namespace}/d{n}" for n in (4, 3, 2, 1, 0)]
-    assert [d.id for d in api.list_datasets(author=hub_namespace, search="d3")] == [f"{hub_namespace}/d3"]
+    assert [d.id for d in api.list_datasets(author=hub_namespace, search=f"{hub_namespace[-3:]}/D3")] == [f"{hub_namespace}/d3"]
     assert len(list(api.list_datasets(author=hub_namespace, limit=2))) == 2
 
 
