@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from infra.errors import BadInput
 from infra.revisions import DatasetRevision, Frozen, Repo
@@ -27,6 +27,8 @@ def _as_dataset_revision(text: str | None) -> str | None:
 
 class RunConfig(Frozen):
     """Everything about a run. Its fields are the UI's form and the keys of the file."""
+
+    model_config = ConfigDict(title="Run config")
 
     name: Annotated[str, Field(title="Name", description="What the run is called in the UI.", pattern=r"^[\w. -]{1,80}$")]
     target: Target = Field("process", title="Target", description="Where training runs: process (the worker's own machine).")

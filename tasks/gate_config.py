@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from infra.revisions import Frozen
 
@@ -11,6 +11,8 @@ Metric = Literal["accuracy", "macro_f1", "loss", "score"]
 
 class GateConfig(Frozen):
     """When a candidate is good enough to go live."""
+
+    model_config = ConfigDict(title="Gate")
 
     metric: Metric = Field(
         "accuracy",

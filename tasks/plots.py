@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 640, 240, 56, 36, 24, 16
-INK, GRID, LINE = "#64748b", "#cbd5e1", "#4f46e5"  # readable on the light and the dark page
+INK, GRID, LINE = "#7c8aa0", "#7c8aa0", "#6366f1"  # readable on the light and the dark page
 
 
 def as_markdown_image(svg: str, alt: str) -> str:
@@ -32,7 +32,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> str | None:
 
     lines = [_text(LEFT - 8, place(first, value)[1] + 4, f"{value:.3g}", "end") for value in (low, (low + high) / 2, high)]
     lines += [
-        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place(first, v)[1]:.1f}" y2="{place(first, v)[1]:.1f}" stroke="{GRID}"/>'
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{place(first, v)[1]:.1f}" y2="{place(first, v)[1]:.1f}" stroke="{GRID}" stroke-opacity="0.35"/>'
         for v in (low, (low + high) / 2, high)
     ]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 from infra.errors import BadInput, Conflict, SpaceportError, Unhealthy
 from infra.hub.client import HubClient, Visibility, hub_errors
@@ -26,6 +26,8 @@ STEP, VERSION = "refresh_space", 1
 
 class SpaceConfig(Frozen):
     """The Space that shows the model."""
+
+    model_config = ConfigDict(title="Space")
 
     repo_id: str = Field(title="Space", description="The Space's name, as in my-org/reviews.")
     template: SpaceTemplate = Field(

@@ -2,13 +2,15 @@
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
 
 
 class ModelConfig(Frozen):
     """The model repo: its name, who may see it, and what its card says."""
+
+    model_config = ConfigDict(title="Model")
 
     repo_id: str = Field(title="Model repo", description="Where the model is published, as namespace/name.", pattern=r"^[\w.-]+/[\w.-]+$")
     visibility: Literal["private", "public"] = Field(

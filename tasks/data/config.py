@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from infra.revisions import Frozen
 
@@ -31,6 +31,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 class DataConfig(Frozen):
     """Raw rows in, one dataset revision out."""
+
+    model_config = ConfigDict(title="Data")
 
     repo_id: RepoId = Field(title="Dataset repository", description="Where the dataset is published, as owner/name. It is created if it isn't there.")
     visibility: Literal["private", "public"] = Field(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 from infra.revisions import Frozen
 from tasks.recipes.registry import RecipeName
@@ -15,6 +15,8 @@ BaseModelId = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,95}/[\w][
 class PredictConfig(Frozen):
     """How a trained model of yours is asked for its answers."""
 
+    model_config = ConfigDict(title="Predict")
+
     command: tuple[Word, ...] = Field(
         min_length=1,
         title="Predict command",
@@ -24,6 +26,8 @@ class PredictConfig(Frozen):
 
 class TrainConfig(Frozen):
     """A recipe of ours or a script of yours, with everything that its result depends on."""
+
+    model_config = ConfigDict(title="Training")
 
     recipe: RecipeName | None = Field(None, title="Recipe", description="A training program that Spaceport ships. Leave it out to run your own command.")
     command: tuple[Word, ...] | None = Field(
