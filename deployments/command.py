@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 failed or cancelled, 2 kept or undecided by the gate (for 
 
 import json as json_format
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +16,8 @@ from cyclopts import App, Parameter
 from deployments import running
 from deployments.local_stack import LocalStack
 from deployments.words import split_words
-from infra.errors import SpaceportError, described
+from infra.errors import Bug, SpaceportError, UnknownOutcome, described
+from tasks.report import Failure, RunReport
 
 app = App(name="spaceport", help=__doc__.split("\n\n")[0], version_flags=["--version"])
 Words = Annotated[
@@ -94,22 +97,29 @@ def demo(*words: Words, full: bool = False, json: Json = False) -> int:
     return running.demo(split_words(words)[1], full=full, json=json)
 
 
-def main() -> None:
-    """Run the command and leave with its exit code."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command with these words (the command line's, if none are given) and leave with its exit code."""
+    told = list(sys.argv[1:] if words is None else words)
     try:
-        code = app(sys.argv[1:], result_action="return_value")
-    except SpaceportError as error:
-        code = _failed(error)
+        code = app(told, result_action="return_value")
     except KeyboardInterrupt:
         code = 130
+    except Exception as error:
+        if not isinstance(error, SpaceportError):  # ours to mend: show where
+            traceback.print_exc()
+        code = _failed(error, json="--json" in told)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _failed(error: SpaceportError) -> int:
-    print(f"spaceport: {described(error)}", file=sys.stderr)
-    if "--json" in sys.argv:
-        print(json_format.dumps({"flow_run": None, "outcome": "failed", "steps": [], "live": {}, "error": {"kind": error.kind, "message": str(error)}}))
-    return 3 if error.kind == "unknown outcome" else 1
+def _failed(error: Exception, json: bool) -> int:
+    said = described(error)
+    print(f"spaceport: {said}", file=sys.stderr)
+    kind = error.kind if isinstance(error, SpaceportError) else Bug.kind
+    failure = Failure(kind=kind, message=said.removeprefix(f"{kind}: "))
+    report = RunReport(outcome="unknown" if isinstance(error, UnknownOutcome) else "failed", error=failure)
+    if json:
+        print(json_format.dumps(running.as_json(None, report)))
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Which checks a run needs: only those of steps that would do something."""
 
-from flows.lineage import base_revision, resolved_config
+from flows.lineage import base_revision, columns_of, resolved_config
 from flows.planning import Plan, plan_run
 from flows.run_config import RunConfig
-from infra.errors import SpaceportError
+from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
-from infra.revisions import Repo
+from infra.hub.live import read_main
+from infra.revisions import DatasetRevision, Repo
 from infra.settings import Settings
 from tasks.check import (
     CheckReport,
@@ -13,14 +14,16 @@ from tasks.check import (
     check_base_model,
     check_machine,
     check_space_token,
+    check_splits,
     check_token,
     check_write_access,
+    failed,
     probe,
     safetensors_bytes,
 )
 from tasks.data.sample import sample_check
 from tasks.data_register import DataConfig
-from tasks.train_model import Columns, train_inputs
+from tasks.training.checks import check_script
 
 
 def check_run(config: RunConfig, hub: HubClient) -> CheckReport:
@@ -32,7 +35,7 @@ def check_run(config: RunConfig, hub: HubClient) -> CheckReport:
     try:
         plan = plan_run(config, hub)
     except SpaceportError as error:
-        return CheckReport(findings=(token, Finding(name="inputs", passed=False, message=str(error), kind=error.kind)))
+        return CheckReport(findings=(token, failed("inputs", error)))
     return CheckReport(findings=(token, *_findings_of(plan, config, hub)))
 
 
@@ -55,12 +58,23 @@ def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]
 
 
 def _training_findings(config: RunConfig, hub: HubClient) -> list[Finding]:
-    findings = [probe("script", lambda: _script(config))]
-    base = base_revision(config, hub)
-    if base:
-        findings.append(probe("base model", lambda: check_base_model(base, hub)))
-        if config.target == "process" and findings[-1].passed:
-            findings.append(probe("machine", lambda: check_machine(safetensors_bytes(base, hub), Settings().home)))
+    findings = [probe("script", lambda: _script(config, hub)), probe("labels", lambda: _labels(config, hub))]
+    if config.dataset:
+        dataset, splits = DatasetRevision.parse(config.dataset), ["train", "test"] if config.train.recipe else ["test"]
+        findings.append(probe("dataset", lambda: check_splits(dataset, splits, hub)))
+    return findings + _base_findings(config, hub)
+
+
+def _base_findings(config: RunConfig, hub: HubClient) -> list[Finding]:
+    try:
+        base = base_revision(config, hub)
+    except SpaceportError as error:
+        return [failed("base model", error)]
+    if base is None:
+        return []
+    findings = [probe("base model", lambda: check_base_model(base, hub))]
+    if config.target == "process" and findings[-1].passed:
+        findings.append(probe("machine", lambda: check_machine(safetensors_bytes(base, hub), Settings().home)))
     return findings
 
 
@@ -69,6 +83,22 @@ def _data(config: DataConfig, hub: HubClient) -> str:
     return f"{'all' if sample.whole else 'the first'} {sample.rows:,} rows of {sample.files} file(s) keep the contract"
 
 
-def _script(config: RunConfig) -> str:
-    inputs = train_inputs(config.train, "", None, Columns())
-    return f"recipe {config.train.recipe}" if config.train.recipe else f"{len(inputs['code'])} files of code"  # type: ignore[arg-type]
+def _script(config: RunConfig, hub: HubClient) -> str:
+    """What would run; a script whose models can't be asked for answers is told of before it has trained one."""
+    said = check_script(config.train)
+    if config.train.recipe or config.train.predict:
+        return said
+    if config.space:
+        raise BadInput("train.predict.command is missing: the Space is proved by the answers of the model's files. Add it, or leave space out.")
+    main = read_main(hub, Repo(repo_type="model", repo_id=config.model.repo_id))
+    return f"{said}, so the gate will say undecided: {config.model.repo_id} holds a model to compare with" if main and main.holds_model else said
+
+
+def _labels(config: RunConfig, hub: HubClient) -> str:
+    """Whether what needs labels gets them."""
+    label = config.data.label_column if config.data else columns_of(config, DatasetRevision.parse(str(config.dataset)), hub).label
+    if label is None and config.train.recipe == "text_classification":
+        raise BadInput("train.recipe text_classification learns labels, and data.label_column is none. Name the column, or bring a script of your own.")
+    if label is None and config.space:
+        raise BadInput("space: the app shows a score for every label, and data.label_column is none. Name the column, or leave space out.")
+    return f"from column {label}" if label else "none, and none are needed"

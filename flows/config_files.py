@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from flows.run_config import RunConfig, at_home
 from infra.errors import BadInput
+from infra.plain_words import complaint
 from infra.spelling import nearest
 
 MAX_FILE_BYTES = 1 << 20
@@ -44,9 +45,9 @@ def read_config_file(file: Path) -> dict[str, Any]:
     try:
         found = yaml.safe_load(text) if file.suffix in {".yaml", ".yml"} else tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{file}: not TOML: {error}") from None
+        raise BadInput(f"{file}: not TOML: {error}. Mend the file there.") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise BadInput(f"{file}: a run config is a table of named fields; this is {type(found).__name__}.")
     return found
@@ -75,10 +76,7 @@ def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any
         return f"{where}: {field} is no field of a run config. {hint}{others}"
     if first["type"] == "missing":
         return f"{where}: {field} is missing. Add it.{others}"
-    value = first.get("input")
-    shown = f" (it is {str(value)[:80]!r})" if value is None or isinstance(value, str | int | float | bool) else ""
-    message = str(first["msg"]).removeprefix("Value error, ")
-    return f"{where}: {field}: {message[0].lower()}{message[1:]}{shown}.{others}".replace("..", ".")
+    return f"{where}: {field}: {complaint(first)}.{others}"
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

@@ -30,6 +30,14 @@ def base_revision(config: RunConfig, hub: HubClient) -> ModelRevision | None:
     return ModelRevision(repo_id=repo_id, sha=sha)
 
 
+def dataset_revision(config: RunConfig, hub: HubClient) -> DatasetRevision:
+    """The existing dataset that a config without raw rows names. Raises BadInput when it isn't there."""
+    found = DatasetRevision.parse(str(config.dataset))
+    if hub.head(found.repo, found.sha) != found.sha:
+        raise BadInput(f"dataset: {found} is not on {hub.endpoint}, or this token can't see it. Check the name and the commit.")
+    return found
+
+
 def columns_of(config: RunConfig, dataset: DatasetRevision, hub: HubClient) -> Columns:
     """The columns and labels to learn from: those that the dataset's own report names, else the usual ones."""
     if not _is_ours(dataset, hub):

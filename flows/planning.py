@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from flows.lineage import base_revision, columns_of, resolved_config, training_record
+from flows.lineage import base_revision, columns_of, dataset_revision, resolved_config, training_record
 from flows.run_config import RunConfig
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger, Published
@@ -67,7 +67,7 @@ def plan_run(config: RunConfig, hub: HubClient) -> Plan:
 
 def _plan_data(config: RunConfig, hub: HubClient) -> tuple[PlannedStep, DatasetRevision | None]:
     if config.data is None:
-        dataset = DatasetRevision.parse(str(config.dataset))
+        dataset = dataset_revision(config, hub)
         return PlannedStep(name="data_register", action="skip", why="the config names a dataset revision", revision=str(dataset)), dataset
     record = data_record(config.data, hub, Settings().work("data"))
     found = look_up(config.data, hub, record)

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from infra.errors import BadInput
 
@@ -11,7 +11,18 @@ RepoType = Literal["dataset", "model", "space"]
 Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 _PREFIX: dict[RepoType, str] = {"dataset": "datasets/", "model": "", "space": "spaces/"}
+_REPO_ID = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
 _WRITTEN = re.compile(r"^(?:(datasets|spaces|models)/)?([^/@\s]+/[^/@\s]+)@([0-9a-f]{40})$")
+
+
+def as_repo_id(text: str) -> str:
+    """The text, if the Hub could have a repository of this name. Raises ValueError, since it validates configs."""
+    if not _REPO_ID.fullmatch(text) or len(text) > 96 or "--" in text or ".." in text or text.endswith(".git"):
+        raise ValueError(f"{text!r} is no repository; write owner/name in letters, digits, single dashes and dots, and underscores, 96 characters at most")
+    return text
+
+
+RepoId = Annotated[str, AfterValidator(as_repo_id)]
 
 
 class Frozen(BaseModel):

@@ -4,19 +4,22 @@ Each probe returns what it saw, in one line, or raises the error that the run wo
 """
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import psutil
 from pydantic import SecretStr
 
 from infra.errors import BadInput, FailureKind, QuotaExceeded, SpaceportError, Unauthorized
 from infra.hub.client import HubClient, Visibility, hub_errors
-from infra.revisions import Frozen, ModelRevision, Repo
+from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo
 
 GIB = 1 << 30
 PROGRAM_BYTES = GIB * 3 // 2  # what torch, transformers and the rows take beside the weights
 TRAINING_COPIES = 4  # weights, gradients and AdamW's two moments
+READERS = {"read", "no_access"}  # an organisation's roles that can't create
 CHECKPOINT_COPIES, KEPT_CHECKPOINTS = 3, 3  # weights and two moments; two sealed ones and the one being written
 
 
@@ -51,7 +54,12 @@ def probe(name: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(name=name, passed=True, message=look())
     except SpaceportError as error:
-        return Finding(name=name, passed=False, message=str(error), kind=error.kind)
+        return failed(name, error)
+
+
+def failed(name: str, error: SpaceportError) -> Finding:
+    """The finding that an error is."""
+    return Finding(name=name, passed=False, message=str(error), kind=error.kind)
 
 
 def check_token(hub: HubClient) -> str:
@@ -69,20 +77,39 @@ def check_write_access(repo: Repo, hub: HubClient) -> str:
         with hub_errors(f"asking for write access to {repo}"):
             hub.api.auth_check(repo.repo_id, repo_type=repo.repo_type, write=True)
         return "may be written to"
-    found = hub.whoami()
-    namespace = repo.repo_id.split("/")[0]
-    ours = {str(found.get("name")), *(str(org.get("name")) for org in found.get("orgs") or ())}
-    if namespace.lower() not in {name.lower() for name in ours} and not found.get("openNamespaces"):
-        raise Unauthorized(f"{repo} isn't there, and {found.get('name')} may not create it: {namespace} is none of {', '.join(sorted(ours))}.")
+    reason = _may_not_create(repo, hub.whoami())
+    if reason:
+        raise Unauthorized(f"{repo} isn't there, and may not be created: {reason}.")
     return "will be created"
+
+
+def check_read_access(repo: Repo, hub: HubClient) -> None:
+    """The files may be downloaded: a gated repo shows what it holds to everybody. Raises Unauthorized."""
+    with hub_errors(f"asking for the files of {repo}"):
+        hub.api.auth_check(repo.repo_id, repo_type=repo.repo_type)
 
 
 def check_base_model(base: ModelRevision, hub: HubClient) -> str:
     """The base model can be read and holds safetensors. Raises BadInput or Unauthorized."""
+    check_read_access(base.repo, hub)
     size = safetensors_bytes(base, hub)
     if not size:
         raise BadInput(f"{base} holds no .safetensors file; pickle is never loaded. Choose a revision with safetensors, or convert it.")
     return f"{base.repo_id}@{base.sha[:8]}, {size / 1e6:.0f} MB of safetensors"
+
+
+def check_splits(dataset: DatasetRevision, splits: Iterable[str], hub: HubClient) -> str:
+    """An existing dataset has the splits that the run reads, where they are looked for. Raises BadInput or Unauthorized."""
+    check_read_access(dataset.repo, hub)
+    with hub_errors(f"reading the files of {dataset}"):
+        files = hub.api.list_repo_files(dataset.repo_id, repo_type="dataset", revision=dataset.sha)
+    missing = [split for split in splits if not any(fnmatchcase(file, f"data/{split}-*.parquet") for file in files)]
+    if missing:
+        raise BadInput(
+            f"dataset: {dataset} has no {' and no '.join(f'data/{split}-*.parquet' for split in missing)}. "
+            f"Have it registered first: take dataset out and set data.source to hf://{dataset.repo}@{dataset.sha}."
+        )
+    return f"{dataset.repo_id}@{dataset.sha[:8]}, {len(files)} files"
 
 
 def safetensors_bytes(model: ModelRevision, hub: HubClient) -> int:
@@ -125,6 +152,23 @@ def render_check(report: CheckReport) -> str:
     """The findings as Markdown."""
     rows: Iterable[str] = (f"| {'ok' if found.passed else f'**{found.kind}**'} | {found.name} | {found.message} |" for found in report.findings)
     return "\n".join(["| | what | seen |", "|---|---|---|", *rows])
+
+
+def _may_not_create(repo: Repo, whoami: Mapping[str, Any]) -> str | None:
+    """Why this token may not create the repo; None when nothing speaks against it. The Hub is asked for what it knows, nothing is tried."""
+    user, namespace = str(whoami.get("name")), repo.repo_id.split("/")[0].lower()
+    roles = {user.lower(): "admin"} | {str(org.get("name")).lower(): str(org.get("roleInOrg")) for org in whoami.get("orgs") or ()}
+    if namespace not in roles and not whoami.get("openNamespaces"):
+        return f"{namespace} is none of {user}'s namespaces ({', '.join(sorted(roles))}). Choose one of them, or another token"
+    if roles.get(namespace) in READERS:
+        return f"{user} may only read in {namespace}. Ask its admins for the role contributor or write"
+    token = (whoami.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "fineGrained":
+        scopes = (token.get("fineGrained") or {}).get("scoped") or ()
+        writable = {str((scope.get("entity") or {}).get("name")).lower() for scope in scopes if "repo.write" in (scope.get("permissions") or ())}
+        if not writable & {namespace, repo.repo_id.lower(), str(repo).lower()}:
+            return f"the fine-grained token of {user} has no write access to the repos of {namespace}. Tick it in the token's settings"
+    return None
 
 
 def _existing(path: Path) -> Path:

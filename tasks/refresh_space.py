@@ -19,7 +19,7 @@ from infra.hub.spaces.proof import ProbeRow as ProbeRow
 from infra.hub.spaces.reader_token import give_reader_token
 from infra.hub.spaces.render import APP_FILES, PIN_FILE, SpacePage, SpaceTemplate, render
 from infra.hub.step_records import STEP_FILE, StepRecord
-from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo, Revision, SpaceRevision
+from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo, RepoId, Revision, SpaceRevision
 
 STEP, VERSION = "refresh_space", 1
 
@@ -29,7 +29,7 @@ class SpaceConfig(Frozen):
 
     model_config = ConfigDict(title="Space")
 
-    repo_id: str = Field(title="Space", description="The Space's name, as in my-org/reviews.")
+    repo_id: RepoId = Field(title="Space", description="The Space's name, as in my-org/reviews.")
     template: SpaceTemplate = Field(
         "gradio", title="Template", description="gradio: an app with a text box and an API. static: a page with the card and the numbers."
     )
@@ -37,7 +37,7 @@ class SpaceConfig(Frozen):
     title: str | None = Field(None, title="Title", description="Heading of the page; without one, the model's name.", max_length=120)
     examples: tuple[str, ...] = Field((), title="Examples", description="Texts that a visitor can try with one click.", max_length=12)
     startup_timeout_seconds: float = Field(
-        1800, gt=0, title="Start-up limit (s)", description="How long build and start may take until the old revision is put back."
+        1800, gt=0, allow_inf_nan=False, title="Start-up limit (s)", description="How long build and start may take until the old revision is put back."
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from infra.errors import BadInput, Conflict, QuotaExceeded, RateLimited, SpaceportError, Unauthorized, Unhealthy
 from infra.revisions import Repo, Revision
 from infra.settings import Settings
@@ -38,8 +40,7 @@ class HubClient:
         from huggingface_hub import HfApi
 
         found = settings or Settings()
-        token = found.hf_token.get_secret_value() if found.hf_token else None
-        return cls(HfApi(endpoint=found.endpoint, token=token))
+        return cls(HfApi(endpoint=found.endpoint, token=_sendable(found.hf_token)))
 
     @property
     def endpoint(self) -> str:
@@ -140,16 +141,29 @@ class HubClient:
 def hub_errors(doing: str) -> Iterator[None]:
     """Turn the client's errors into ours. `doing` says what was tried, as in "creating ns/name"."""
     import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     try:
         yield
+    except LocalTokenNotFoundError as error:
+        raise Unauthorized(f"{doing}: there is no token. Set HF_TOKEN to a token that may write to the run's repositories.") from error
     except HFValidationError as error:
         raise BadInput(f"{doing}: {_first_line(error)}") from error
     except HfHubHTTPError as error:
         raise _translated(error, doing) from error
+    except httpx2.LocalProtocolError as error:  # quotes the header that it refuses: the token
+        raise Unhealthy(f"{doing}: the request can't be sent. Are HF_TOKEN and HF_ENDPOINT what they should be?") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise Unhealthy(f"{doing}: the Hub can't be reached ({type(error).__name__}: {_first_line(error)}). Is HF_ENDPOINT right, and is it up?") from error
+
+
+def _sendable(token: SecretStr | None) -> str | None:
+    """The token as a header can carry it: what surrounds it in a file or a Kubernetes secret is cut off. Raises Unauthorized, without showing it."""
+    found = token.get_secret_value().strip() if token else ""
+    odd = next((character for character in found if not "!" <= character <= "~"), None)
+    if odd:
+        raise Unauthorized(f"HF_TOKEN holds the character {odd!r}, so it is no token: one word of letters, digits and underscores. Copy it again.")
+    return found or None
 
 
 def _translated(error: Any, doing: str) -> SpaceportError:

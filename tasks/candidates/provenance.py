@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from infra.revisions import DatasetRevision, Frozen, ModelRevision
+from infra.revisions import DatasetRevision, Frozen, ModelRevision, RepoId
 
 
 class ModelConfig(Frozen):
@@ -12,7 +12,7 @@ class ModelConfig(Frozen):
 
     model_config = ConfigDict(title="Model")
 
-    repo_id: str = Field(title="Model repo", description="Where the model is published, as namespace/name.", pattern=r"^[\w.-]+/[\w.-]+$")
+    repo_id: RepoId = Field(title="Model repo", description="Where the model is published, as namespace/name.")
     visibility: Literal["private", "public"] = Field(
         "private", title="Visibility", description="Who may see a repo that is made now. The visibility of one that exists is never changed."
     )

@@ -1,19 +1,10 @@
 """What a data scientist says about the data."""
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from infra.revisions import Frozen
-
-_REPO_ID = re.compile(r"[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?/[A-Za-z0-9_](?:[\w.-]*[A-Za-z0-9_])?", re.ASCII)
-
-
-def _as_repo_id(text: str) -> str:
-    if not _REPO_ID.fullmatch(text) or len(text) > 96 or "--" in text or ".." in text or text.endswith(".git"):
-        raise ValueError(f"{text!r} is no repository; write owner/name in letters, digits, single dashes and dots, and underscores, 96 characters at most")
-    return text
+from infra.revisions import Frozen, RepoId
 
 
 def _as_encoding(text: str) -> str:
@@ -25,7 +16,6 @@ def _as_encoding(text: str) -> str:
 
 
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
-RepoId = Annotated[str, AfterValidator(_as_repo_id)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from infra.errors import BadInput
+from infra.plain_words import complaint
 from infra.revisions import Frozen
 from infra.spelling import nearest
 
@@ -49,7 +50,7 @@ def read_arguments(model: type[Arguments], args: Mapping[str, Any]) -> Arguments
         return model.model_validate(dict(args))
     except ValidationError as error:
         complaints = "; ".join(_complaint(detail, list(model.model_fields)) for detail in error.errors())
-        raise BadInput(f"{complaints}.") from None
+        raise BadInput(f"{complaints.rstrip('?')}{'?' if complaints.endswith('?') else '.'}") from None
 
 
 def _complaint(detail: Any, known: list[str]) -> str:
@@ -57,5 +58,4 @@ def _complaint(detail: Any, known: list[str]) -> str:
     if detail["type"] == "extra_forbidden":
         guess = nearest(name, known)
         return f"train.args.{name} is no argument of this recipe" + (f"; did you mean {guess}?" if guess else f"; it knows {', '.join(known)}")
-    reason = detail["msg"].removeprefix("Value error, ")
-    return f"train.args.{name} = {repr(detail['input'])[:80]}: {reason[:1].lower()}{reason[1:]}"
+    return f"train.args.{name}: {complaint(detail)}"

@@ -1,15 +1,38 @@
 """What a data scientist says about training."""
 
-from typing import Annotated, Literal, Self
+import json
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
-from infra.revisions import Frozen
+from infra.revisions import Frozen, as_repo_id
 from tasks.recipes.registry import RecipeName
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-BaseModelId = Annotated[str, StringConstraints(pattern=r"^[\w][\w.-]{0,95}/[\w][\w.-]{0,95}(@[\w./-]+)?$")]
+_REF = re.compile(r"[\w][\w./-]*", re.ASCII)
+
+
+def _as_base_model(text: str) -> str:
+    repo_id, at, ref = text.partition("@")
+    as_repo_id(repo_id)
+    if at and not _REF.fullmatch(ref):
+        raise ValueError(f"{text!r} names no revision after its @; write a branch, a tag or a commit, or leave @ out")
+    return text
+
+
+def _as_arguments(args: dict[str, Any]) -> dict[str, Any]:
+    """TOML and YAML know inf and nan, JSON doesn't: on its way to the script such a number would become nothing."""
+    for name, value in args.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError(f"{name} = {str(value)[:80]} holds inf or nan, which JSON can't; write a finite number, or a text") from None
+    return args
+
+
+BaseModelId = Annotated[str, AfterValidator(_as_base_model)]
 
 
 class PredictConfig(Frozen):
@@ -46,7 +69,9 @@ class TrainConfig(Frozen):
     base_model: BaseModelId | None = Field(
         None, title="Base model", description="ns/name, or ns/name@revision; a branch is resolved to its commit before anything is planned."
     )
-    args: dict[str, JsonValue] = Field(default_factory=dict, title="Arguments", description="Passed on to the script word for word; a recipe checks them.")
+    args: Annotated[dict[str, JsonValue], AfterValidator(_as_arguments)] = Field(
+        default_factory=dict, title="Arguments", description="Passed on to the script word for word; a recipe checks them."
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, title="Seed", description="Every random choice of a recipe is a function of it.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", title="Number format", description="auto: bfloat16 where the hardware has it, else float32; resolved when the run is planned."
@@ -56,7 +81,9 @@ class TrainConfig(Frozen):
         "download", title="Data access", description="download: the whole revision as a folder. stream: the script reads it through a read-only local address."
     )
     secrets: tuple[VariableName, ...] = Field((), title="Secrets", description="Names of variables of the worker that the script may read. It sees no others.")
-    timeout_minutes: float | None = Field(None, gt=0, title="Time limit", description="The script is ended after so many minutes, its checkpoint sealed.")
+    timeout_minutes: float | None = Field(
+        None, gt=0, allow_inf_nan=False, title="Time limit", description="The script is ended after so many minutes, its checkpoint sealed."
+    )
     grace_seconds: float = Field(30.0, ge=0, le=3600, title="Grace", description="Seconds between SIGTERM and the end, to seal a checkpoint.")
 
     @model_validator(mode="after")
