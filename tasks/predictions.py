@@ -102,7 +102,7 @@ def paired(predictions: Mapping[str, Prediction], row_ids: Sequence[str], who: s
 def _parse_line(line: bytes, where: str) -> tuple[str, Prediction]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is no JSON ({error}).") from error
     if not isinstance(row, dict) or row.get("row_id") is None:
         raise BadInput(f"{where} has no row_id. Write row_id, prediction, score or loss in each line.")

@@ -119,7 +119,7 @@ def _library(files: Mapping[str, Path | bytes]) -> str | None:
         return None
     try:
         return "transformers" if "model_type" in json.loads(config.read_bytes()) else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 

@@ -1,5 +1,6 @@
 """Which files of a training's output may be published: no code in disguise, nothing from outside the folder."""
 
+import pickletools
 import re
 import zipfile
 from pathlib import Path
@@ -12,6 +13,8 @@ MAX_FILES = 1_000  # one commit's worth; more belongs into an archive
 UNSAFE = frozenset(
     {".bin", ".pt", ".pth", ".pkl", ".pickle", ".p", ".ckpt", ".joblib", ".dill", ".cloudpickle", ".skops", ".h5", ".hdf5", ".keras", ".mar", ".nemo"}
 )
+_OLD_PICKLE = re.compile(rb"\((lp|dp|[lditc])|[\]})]q|c[\w.]+\n[\w.]+\n")  # protocols 0 and 1 have no mark of their own
+MAX_OLD_PICKLE_BYTES = 64 << 20
 # What Trainer and accelerate leave beside a model: of no use without the checkpoint it belongs to.
 _LEFTOVERS = re.compile(r"training_args\.bin|optimizer\.(pt|bin)|scheduler\.(pt|bin)|rng_state(_\d+)?\.pth|scaler\.pt|trainer_state\.json|metrics\.json")
 _LEFTOVER_FOLDERS = re.compile(r"\..*|__pycache__|checkpoint-\d+|runs")
@@ -53,10 +56,22 @@ def _is_pickle(path: Path) -> bool:
         start = file.read(256)
     if re.match(rb"\x80[\x02-\x05]", start) or (start.startswith(b"\x93NUMPY") and b"|O" in start):
         return True
+    if _OLD_PICKLE.match(start) and path.stat().st_size < MAX_OLD_PICKLE_BYTES:
+        return _reads_as_pickle(path)
     if not start.startswith(b"PK\x03\x04") or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(member.endswith((".pkl", ".pickle")) or _holds_objects(archive, member) for member in archive.namelist())
+
+
+def _reads_as_pickle(path: Path) -> bool:
+    """Whether the whole file is a pickle program; it is listed, not run."""
+    content = path.read_bytes()
+    try:
+        *_, (last, _, place) = pickletools.genops(content)
+    except Exception:  # whatever it says: it is no pickle
+        return False
+    return last.name == "STOP" and place == len(content) - 1
 
 
 def _holds_objects(archive: zipfile.ZipFile, member: str) -> bool:

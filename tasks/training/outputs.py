@@ -22,11 +22,13 @@ def read_metrics(output: Path, who: str) -> dict[str, Any]:
         raise BadInput(f"{who}: {METRICS_FILE} has {path.stat().st_size} bytes; at most {_LARGEST_METRICS_BYTES} are read.")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda name: math.nan)
+        wrong = next((name for name, value in _leaves("", metrics) if isinstance(value, float) and not math.isfinite(value)), None)
     except ValueError as error:
         raise BadInput(f"{who}: {METRICS_FILE} is no JSON: {error}.") from None
+    except RecursionError:
+        raise BadInput(f"{who}: {METRICS_FILE} is no JSON of ours: it is nested too deeply. Write one object of numbers.") from None
     if not isinstance(metrics, dict):
         raise BadInput(f"{who}: {METRICS_FILE} holds a {type(metrics).__name__}; an object of numbers is needed.")
-    wrong = next((name for name, value in _leaves("", metrics) if isinstance(value, float) and not math.isfinite(value)), None)
     if wrong:
         raise BadInput(f"{who}: {wrong} in {METRICS_FILE} is no finite number. The training has probably diverged; lower the learning rate.")
     if not any(isinstance(value, int | float) and not isinstance(value, bool) for value in metrics.values()):

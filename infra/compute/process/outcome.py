@@ -13,6 +13,7 @@ from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, Spacep
 _MEMORY_MESSAGE = re.compile(
     r"^(MemoryError|(torch\.)?(cuda\.)?OutOfMemoryError|CUDA out of memory)|can't allocate memory|Cannot allocate memory|CUDA out of memory"
 )
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _NEAR_THE_LIMIT = 0.85
 _LONGEST = 400
 
@@ -82,6 +83,11 @@ def _limit_bytes() -> int | None:
     return min(found) if found else None
 
 
+def _printable(line: str) -> str:
+    """Without colours, and without the characters that some reader takes for the end of a line."""
+    return " ".join("".join(character if character.isprintable() else " " for character in _COLOUR.sub("", line)).split())
+
+
 def _last_words(lines: Sequence[str]) -> str:
-    words = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    words = next((said for line in reversed(lines) if (said := _printable(line))), "")
     return words if len(words) <= _LONGEST else words[: _LONGEST - 1] + "…"
