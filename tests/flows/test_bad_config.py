@@ -3,6 +3,8 @@
 import io
 import json
 import random
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from infra.hub.embedded.process import EmbeddedHub
+from infra.settings import process_environment
 
 WRITE, READ, SCOPED, READING, STRANGER, MEMBER = (f"hf_{name}_0123456789" for name in ("write", "read", "scoped", "reading", "stranger", "member"))
 USERS = f"""
@@ -240,19 +243,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(hub, folder)
 
 
+def surroundings(world: World, token: str, folder: Path) -> dict[str, str]:
+    """The environment in which somebody with this token works with the Hub; no Prefect server is needed for what is checked here."""
+    return {
+        "HF_ENDPOINT": world.hub.endpoint,
+        "HF_TOKEN": token,
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",
+        "SPACEPORT_HOME": str(folder / "home"),
+        "SPACEPORT_SPACE_TOKEN": READ,
+    }
+
+
 @pytest.fixture
 def spaceport(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Any, str]]:
     """The command in this process: exit code, the one object on standard output, standard error."""
     from deployments.command import main
 
     def run(token: str, *words: str) -> tuple[int, Any, str]:
-        for name, value in {
-            "HF_ENDPOINT": world.hub.endpoint,
-            "HF_TOKEN": token,
-            "PREFECT_API_URL": "http://127.0.0.1:9/api",
-            "SPACEPORT_HOME": str(tmp_path / "home"),
-            "SPACEPORT_SPACE_TOKEN": READ,
-        }.items():
+        for name, value in surroundings(world, token, tmp_path).items():
             monkeypatch.setenv(name, value)
         output, errors = io.StringIO(), io.StringIO()
         with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
@@ -286,6 +294,20 @@ def test_bad_input_is_one_line_and_publishes_nothing(world: World, spaceport: An
         assert "pydantic" not in message and "Traceback" not in message and (not case.token or case.token not in message + errors)
     assert "Traceback" not in errors
     assert world.files() == before
+
+
+@pytest.mark.parametrize(("spoil", "seed"), [(bad_config, 0), (bad_token, 1), (bad_token, 7), (bad_revision, 6)])
+def test_the_command_itself_ends_with_one_object_and_exit_code_1(world: World, tmp_path: Path, spoil: Callable[..., Case], seed: int) -> None:
+    """As a process of its own: exit code 1, one JSON object on standard output, no traceback and no token on standard error."""
+    case = spoil(random.Random(f"{spoil.__name__} {seed}"), seed)
+    environment = process_environment(without=("SPACEPORT_SPACE_TOKEN",)) | surroundings(world, case.token, tmp_path)
+    command = [sys.executable, "-m", "deployments.command", "check", str(world.write(case)), "--json"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    kinds = {kind for kind, _ in mistakes(json.loads(done.stdout))}
+    assert kinds == {case.kind}
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) <= 1
+    assert case.token not in done.stdout + done.stderr
 
 
 def test_the_unspoilt_config_would_pass(world: World, spaceport: Any) -> None:

@@ -1,0 +1,108 @@
+"""What `check` finds before anything is paid for: every mistake is a finding, none an exception."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.checking import check_run
+from flows.run_config import RunConfig
+from infra.hub.client import HubClient
+from infra.revisions import Repo
+from tasks.check import CheckReport, Finding
+
+
+def failed(report: CheckReport) -> dict[str, Finding]:
+    return {finding.name: finding for finding in report.findings if not finding.passed}
+
+
+def without_data(project: Any, dataset: str, **changes: Any) -> RunConfig:
+    """The project's config on an existing dataset."""
+    told = project.config(**changes).model_dump(mode="json")
+    return RunConfig.model_validate(told | {"data": None, "dataset": dataset})
+
+
+@pytest.fixture
+def rows(project: Any) -> str:
+    """A dataset that data_register didn't publish: one CSV file."""
+    api, repo_id = project.hub.api, f"{project.namespace}/foreign"
+    api.create_repo(repo_id, repo_type="dataset", private=True)
+    made = api.upload_file(path_or_fileobj=project.folder / "rows.csv", path_in_repo="rows.csv", repo_id=repo_id, repo_type="dataset")
+    return f"datasets/{repo_id}@{made.oid}"
+
+
+def test_a_run_that_can_be_done_passes(project: Any) -> None:
+    """Every finding of a sound config says what was seen."""
+    report = check_run(project.config(), project.hub)
+    assert report.passed, report.headline
+    assert {"token", "data", "script", "labels"} <= {finding.name for finding in report.findings}
+
+
+def test_a_base_model_that_isnt_there_is_a_finding_beside_the_others(project: Any) -> None:
+    """With new rows, too, a missing base model hides nothing else: both mistakes are named at once."""
+    report = check_run(project.config(train={"base_model": "acme/nobody"}, data={"label_column": "lable"}), project.hub)
+    found = failed(report)
+    assert set(found) == {"base model", "data"}
+    assert "acme/nobody" in found["base model"].message and "lable" in found["data"].message
+
+
+def test_a_dataset_that_isnt_there_is_a_finding(project: Any) -> None:
+    """An absent commit of an absent repo is named by its field."""
+    found = failed(check_run(without_data(project, f"datasets/{project.namespace}/none@{'a' * 40}"), project.hub))
+    assert [finding.message.partition(":")[0] for finding in found.values()] == ["dataset"]
+
+
+def test_a_dataset_without_splits_is_a_finding_that_says_how_to_register_it(project: Any, rows: str) -> None:
+    """Files that no split is made of can't be judged on; the way out is in the message, and it works."""
+    found = failed(check_run(without_data(project, rows), project.hub))
+    assert set(found) == {"dataset"} and f"data.source to hf://{rows}" in found["dataset"].message
+    assert check_run(project.config(data={"source": f"hf://{rows}"}), project.hub).passed
+
+
+def test_a_missing_script_program_or_secret_is_a_finding(project: Any) -> None:
+    """What the worker would stumble over when it starts the script is found without starting it."""
+    report = check_run(project.config(train={"secrets": ["NO_SUCH_VARIABLE_HERE"]}), project.hub)
+    assert "NO_SUCH_VARIABLE_HERE" in failed(report)["script"].message
+    report = check_run(project.config(train={"command": ["python", "trian.py"]}), project.hub)
+    assert "trian.py" in failed(report)["script"].message
+
+
+def test_without_a_predict_command_a_space_cant_be_proved(project: Any) -> None:
+    """A Space is asked for by a config whose models can't be asked: found before the training, not after it."""
+    config = project.config(space={"repo_id": f"{project.namespace}/words"})
+    silent = config.model_copy(update={"train": config.train.model_copy(update={"predict": None})})
+    assert "train.predict.command" in failed(check_run(silent, project.hub))["script"].message
+
+
+def test_without_a_predict_command_production_cant_be_compared(done: Any) -> None:
+    """With a model in production the check says that the gate will be undecided; it doesn't stop the run."""
+    config = done.config(train={"args": {"smoothing": 5}})
+    silent = config.model_copy(update={"train": config.train.model_copy(update={"predict": None})})
+    report = check_run(silent, done.hub)
+    said = next(finding.message for finding in report.findings if finding.name == "script")
+    assert report.passed and "undecided" in said and f"{done.namespace}/words" in said
+
+
+def test_a_recipe_or_a_space_without_labels_is_a_finding(project: Any) -> None:
+    """text_classification learns labels, and the app shows a score for each: rows without any serve neither."""
+    space = {"repo_id": f"{project.namespace}/words"}
+    config = project.config(data={"label_column": None}, space=space)
+    assert "space" in failed(check_run(config, project.hub))["labels"].message
+    told = config.model_dump(mode="json")
+    told |= {"space": None, "train": {"recipe": "text_classification", "base_model": "acme/base", "dtype": "float32"}}
+    assert "text_classification" in failed(check_run(RunConfig.model_validate(told), project.hub))["labels"].message
+
+
+def test_a_check_changes_nothing(project: Any, hub: Any) -> None:
+    """Not one repository is made by looking."""
+    check_run(project.config(space={"repo_id": f"{project.namespace}/words"}), project.hub)
+    client = HubClient(hub.api())
+    kinds = [("dataset", "rows"), ("model", "words"), ("space", "words")]
+    assert not any(client.exists(Repo(repo_type=kind, repo_id=f"{project.namespace}/{name}")) for kind, name in kinds)  # type: ignore[arg-type]
+
+
+def test_what_is_reused_isnt_looked_at(done: Any) -> None:
+    """A config that has nothing to do needs no script, no base model and no write access."""
+    assert [finding.name for finding in check_run(done.config(), done.hub).findings] == ["token"]
+    (Path(done.folder) / "rows.csv").touch()
+    assert [finding.name for finding in check_run(done.config(), done.hub).findings] == ["token"]
