@@ -26,6 +26,7 @@ def load_run_config(files: Sequence[Path], flags: Mapping[str, str] | None = Non
     merged: dict[str, Any] = {}
     for _, layer in layers:
         merged = merge(merged, layer)
+    _find_transform(merged, layers)
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
@@ -77,6 +78,15 @@ def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any
     if first["type"] == "missing":
         return f"{where}: {field} is missing. Add it.{others}"
     return f"{where}: {field}: {complaint(first)}.{others}"
+
+
+def _find_transform(merged: dict[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """A transform whose folder nobody names lies beside the file that names it (a flag's: where we are), not where the worker happens to run."""
+    data = merged.get("data")
+    if not isinstance(data, dict) or not data.get("transform") or data.get("code"):
+        return
+    named = next((name for name, layer in reversed(layers) if _holds(layer, ["data", "transform"])), "--")
+    merged["data"] = data | {"code": str(Path.cwd() if named.startswith("--") else Path(named).resolve().parent)}
 
 
 def _nested(dotted: str, value: Any) -> dict[str, Any]:

@@ -59,18 +59,22 @@ class RunConfig(Frozen):
 
 
 def at_home(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same config with its relative paths made absolute from the config file's folder: a worker runs elsewhere."""
+    """The same config with its relative paths made absolute from the config file's folder, `~` too: a worker runs elsewhere."""
     found = dict(config)
     for section, names in RELATIVE_PATHS.items():
         if isinstance(found.get(section), dict):
-            found[section] = found[section] | {
-                name: str((folder / value).resolve()) for name in names if isinstance(value := found[section].get(name), str) and _is_relative_path(value)
-            }
+            paths = {name: found[section].get(name) for name in names}
+            found[section] = found[section] | {name: _absolute(value, folder) for name, value in paths.items() if isinstance(value, str)}
     return found
 
 
 RELATIVE_PATHS = {"data": ("source", "code"), "train": ("code",)}
 
 
-def _is_relative_path(value: str) -> bool:
-    return "://" not in value and not Path(value).is_absolute() and not value.startswith("~")
+def _absolute(value: str, folder: Path) -> str:
+    if "://" in value or Path(value).is_absolute():
+        return value
+    try:
+        return str((folder / Path(value).expanduser()).resolve())
+    except RuntimeError:  # ~somebody, who isn't here: then it is a file's name
+        return str((folder / value).resolve())

@@ -52,7 +52,9 @@ class DataConfig(Frozen):
         title="Transform",
         description="Your own function as package.module:function. It gets one row as a dict and returns the row to keep, or None to drop it.",
     )
-    code: Name | None = Field(None, title="Project folder", description="Where the module of the transform is. None: where the run starts.")
+    code: Name | None = Field(
+        None, title="Project folder", description="Where the module of the transform is, relative to this config's file. None: beside that file."
+    )
     test_share: float = Field(
         0.1,
         ge=0,

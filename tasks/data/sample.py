@@ -39,7 +39,7 @@ def sample_check(config: DataConfig, hub: HubClient, *, project: Path | None = N
     if config.transform is None:
         return _sample(config, listing, None, rows)
     base = project or Path.cwd()
-    with transform_of(config.transform, base / config.code if config.code else base) as transform:
+    with transform_of(config.transform, base / Path(config.code).expanduser() if config.code else base) as transform:
         return _sample(config, listing, transform, rows)
 
 

@@ -34,6 +34,7 @@ def transform_of(name: str, project: Path) -> Iterator[Transform]:
         _forget(local)
         yield _imported(name, module, function, local, project)
     finally:
+        _forget(local)  # another project's module of the same name is another module
         sys.path.reverse()
         sys.path.remove(folder)  # the last one, which is ours
         sys.path.reverse()

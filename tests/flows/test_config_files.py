@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput
+from infra.hub.client import HubClient
+from tasks.data_register import data_register, sample_check
 
 WHOLE = """
 name = "reviews"
@@ -59,6 +63,39 @@ def test_relative_paths_mean_the_files_own_folder(file: Path, tmp_path: Path) ->
     assert config.data and config.data.source == str(tmp_path / "rows.csv")
     remote = load_run_config([file], {"data.source": "s3://bucket/rows"})
     assert remote.data and remote.data.source == "s3://bucket/rows"
+
+
+def test_home_means_that_of_the_person_who_wrote_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`~` is replaced where the config is read; a worker may be somebody else."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    config = load_run_config([file], {"data.source": "~/rows.csv"})
+    assert config.data and config.data.source == str(tmp_path / "me" / "rows.csv")
+    config = load_run_config([file], {"data.source": "~nobody-of-this-name/rows.csv"})
+    assert config.data and config.data.source == str(Path.cwd() / "~nobody-of-this-name/rows.csv")
+
+
+@pytest.mark.parametrize(("code", "where"), [(".", "configs"), ("../lib", "lib"), (None, "configs")])
+def test_a_transform_is_found_from_any_folder(
+    hub: Any, hub_namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str | None, where: str
+) -> None:
+    """`transform = "clean:row"` means the module below the config's own folder, whatever folder the command and the worker run in."""
+    for folder in ("configs", "lib"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / where / "clean.py").write_text("import words\n\ndef row(row):\n    return {**row, 'text': words.shout(row['text'])}\n")
+    (tmp_path / where / "words.py").write_text("def shout(text):\n    return text.upper()\n")
+    (tmp_path / "configs" / "rows.csv").write_text("text,label\n" + "".join(f"film {n},{('good', 'bad')[n % 2]}\n" for n in range(40)))
+    named = f'transform = "clean:row"\ncode = "{code}"\n' if code else 'transform = "clean:row"\n'
+    told = WHOLE.replace("[data]\n", "[data]\n" + named).replace("acme/reviews", f"{hub_namespace}/reviews")
+    (tmp_path / "configs" / "run.toml").write_text(told)
+    monkeypatch.chdir(tmp_path)
+    config = load_run_config([Path("configs/run.toml")])
+    sent = RunConfig.model_validate(json.loads(config.model_dump_json()))
+    monkeypatch.chdir("/")
+    client = HubClient(hub.api())
+    assert sent.data and sample_check(sent.data, client).rows == 40
+    made = data_register(sent.data, client, tmp_path / "work")
+    (shard,) = (client.snapshot(made.revision) / "data").glob("test-*.parquet")
+    assert all(text.startswith("FILM") for text in parquet.read_table(shard)["text"].to_pylist())
 
 
 def test_a_config_survives_the_api(file: Path) -> None:
