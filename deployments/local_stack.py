@@ -169,7 +169,7 @@ class LocalStack:
 
     def _start_worker(self, stack: Stack) -> Daemon:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
-        environment = self.environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.2"}
+        environment = self.environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}
         return daemons.start("worker", command, environment, self.home / "logs" / "worker.log")
 
     def _register(self, stack: Stack) -> None:

@@ -1,6 +1,7 @@
 """The one place that reads the environment."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,9 +42,10 @@ class Settings(BaseSettings):
 
 
 def process_environment(*, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """The environment for a program of ours that we start, less what would slow it down and less the names in `without`."""
+    """The environment for a program of ours that we start, less what would slow it down and less the names in `without`. `python` is this one there."""
     dropped = {"PYTHONDONTWRITEBYTECODE", *without}
-    return {name: value for name, value in os.environ.items() if name not in dropped}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return {name: value for name, value in os.environ.items() if name not in dropped} | {"PATH": path}
 
 
 def adopt(environment: Mapping[str, str]) -> None:

@@ -3,7 +3,9 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +15,30 @@ from infra.revisions import DatasetRevision
 PREDICTIONS_FILE = ".spaceport/predictions.jsonl"
 
 
-class SplitRows(NamedTuple):
-    """The rows that a model is judged on, and the train split that the trivial baseline knows."""
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows that a model is judged on, and the train split that the trivial baseline knows. Fetched only when they are looked at."""
 
     revision: DatasetRevision
-    files: Sequence[Path]
-    train_files: Sequence[Path] = ()
+    fetch: Callable[[], Path]  # returns the folder of the revision on this machine
     label_column: str | None = "label"
+
+    @cached_property
+    def files(self) -> Sequence[Path]:
+        """The shards of the test split. Raises BadInput when there are none."""
+        test = sorted(self._data.glob("test-*.parquet"))
+        if not test:
+            raise BadInput(f"{self.revision} has no test split (data/test-*.parquet), so no candidate can be judged. Set data.test_share.")
+        return test
+
+    @cached_property
+    def train_files(self) -> Sequence[Path]:
+        """The shards of the train split."""
+        return sorted(self._data.glob("train-*.parquet"))
+
+    @cached_property
+    def _data(self) -> Path:
+        return self.fetch() / "data"
 
 
 class Truth(NamedTuple):

@@ -111,7 +111,8 @@ async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: 
             raise SpaceportError(f"{candidate.repo} has no main branch.")
         split = split_rows(dataset, predictor.columns, hub)
         verdict = gate(candidate, main, split, config, hub, lambda revision: predictor.predict(revision, dataset, hub))
-        texts = texts_of(split, predictor.columns, [flip.row_id for flip in verdict.judgement.examples])
+        shown = [] if verdict.repeated else [flip.row_id for flip in verdict.judgement.examples]
+        texts = texts_of(split, predictor.columns, shown)
         return verdict, texts, numbers_of(verdict, hub.read_json(candidate, METRICS_FILE) or {})
 
     verdict, texts, numbers = await asyncio.to_thread(judge)

@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_a_candidate_without_predictions_is_asked_for_them(team):
 def test_other_test_rows_are_predicted_anew(team):
     """The predictions in the branch are of the candidate's own dataset revision; on another one both are asked."""
     candidate = team.train("first", team.wrong_at(range(40)))
-    split = team.split()._replace(revision=team.dataset.model_copy(update={"sha": "e" * 40}))
+    split = replace(team.split(), revision=team.dataset.model_copy(update={"sha": "e" * 40}))
     verdict = gate(ModelRevision.parse(str(candidate.revision)), team.main, split, GateConfig(), team.hub, team.predict)
     assert verdict.decision == "promote" and team.asked == [candidate.revision]
 
