@@ -100,13 +100,18 @@ class PrefectApi:
             with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
-            said = error.read()[:300].decode(errors="replace")
+            said = self._without_credential(error.read()[:1000].decode(errors="replace"))[:300]
             if error.code == 403 and "CSRF" in said and not self._csrf:
                 self._fetch_csrf_token()
                 return self._call_once(method, path, body)
             raise _translated(error.code, said, f"{method} {path}") from error
         except (OSError, ValueError) as error:
             raise Unhealthy(f"the Prefect API at {self.url} can't be reached ({error}). Is PREFECT_API_URL right, and is the server up?") from error
+
+    def _without_credential(self, said: str) -> str:
+        for secret in (self._auth or "", base64.b64encode((self._auth or "").encode()).decode(), (self._auth or "").partition(":")[2]):
+            said = said.replace(secret, "***") if secret else said
+        return said
 
     _csrf: Mapping[str, str] = {}
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from infra.errors import BadInput, Conflict, QuotaExceeded, RateLimited, SpaceportError, Unauthorized, Unhealthy
+from infra.redaction import without_tokens
 from infra.revisions import Repo, Revision
 from infra.settings import Settings
 
@@ -202,4 +203,4 @@ def _status(error: Any) -> int:
 
 def _first_line(error: object) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
+    return without_tokens(lines[-1])[:300] if lines else type(error).__name__

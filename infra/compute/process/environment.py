@@ -19,6 +19,7 @@ _NAMES = frozenset(
 _PREFIXES = ("LC_", "CUDA_", "CUDNN_", "CUBLAS_", "NVIDIA_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_", "KMP_", "PYTORCH_")
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|AUTH|(^|_)KEY(_|$)", re.IGNORECASE)
 _URL_WITH_PASSWORD = re.compile(r"://[^/@\s]+@")
+_PASSWORD_IN_URL = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 _SHORTEST_SECRET = 8
 
 
@@ -53,8 +54,10 @@ def secret_values(parent: Mapping[str, str] | None = None, names: Iterable[str] 
     """The values in our environment that no log line may show, longest first."""
     ours = os.environ if parent is None else parent
     wanted = set(names)
-    found = {value for name, value in ours.items() if (name in wanted or _SECRET_NAME.search(name)) and len(value) >= _SHORTEST_SECRET}
-    return sorted(found, key=len, reverse=True)
+    found = {value for name, value in ours.items() if name in wanted or _SECRET_NAME.search(name)}
+    found |= {value.partition(":")[2] for value in found}  # the password of user:password alone
+    found |= {password for value in ours.values() for password in _PASSWORD_IN_URL.findall(value)}
+    return sorted((value for value in found if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
 def redacted(line: str, secrets: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from infra.errors import Unhealthy
 from infra.hub.client import HubClient, hub_errors
+from infra.redaction import without_tokens
 from infra.revisions import Repo
 
 ANSWER_SECONDS = 30.0
@@ -51,7 +52,8 @@ class LiveSpace:
         """The last lines of the build's or the app's log; empty when there is none to be had."""
         try:
             with hub_errors(f"reading the log of {self.repo}"):
-                return "".join(list(self.hub.api.fetch_space_logs(self.repo.repo_id, build=build))[-LOG_LINES:]).strip()
+                lines = list(self.hub.api.fetch_space_logs(self.repo.repo_id, build=build))[-LOG_LINES:]
+            return without_tokens("".join(lines).strip())  # an app that prints its environment prints its HF_TOKEN
         except Exception:  # the log explains a failure; its absence must not hide it
             return ""
 
