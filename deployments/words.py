@@ -17,6 +17,8 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
             files.append(Path(word))
             continue
         name, equals, value = word[2:].partition("=")
+        if not name:
+            raise BadInput(f"{word!r} is no flag. Write --train.seed 3, or --train.seed=3.")
         if not equals:
             if not rest:
                 raise BadInput(f"--{name} needs a value, as in --{name} 3.")

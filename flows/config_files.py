@@ -16,6 +16,7 @@ from infra.plain_words import complaint
 from infra.spelling import nearest
 
 MAX_FILE_BYTES = 1 << 20
+MOST_VALUES = 100_000
 
 
 def load_run_config(files: Sequence[Path], flags: Mapping[str, str] | None = None) -> RunConfig:
@@ -26,6 +27,7 @@ def load_run_config(files: Sequence[Path], flags: Mapping[str, str] | None = Non
     merged: dict[str, Any] = {}
     for _, layer in layers:
         merged = merge(merged, layer)
+    _refuse_what_nobody_can_write(merged, layers[0][0] if layers else "run config")
     _find_transform(merged, layers)
     try:
         return RunConfig.model_validate(merged)
@@ -45,10 +47,9 @@ def read_config_file(file: Path) -> dict[str, Any]:
         raise BadInput(f"{file}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
     try:
         found = yaml.safe_load(text) if file.suffix in {".yaml", ".yml"} else tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{file}: not TOML: {error}. Mend the file there.") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise BadInput(f"{file}: not YAML: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        form = "YAML" if file.suffix in {".yaml", ".yml"} else "TOML"
+        raise BadInput(f"{file}: not {form}: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise BadInput(f"{file}: a run config is a table of named fields; this is {type(found).__name__}.")
     return found
@@ -78,6 +79,22 @@ def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any
     if first["type"] == "missing":
         return f"{where}: {field} is missing. Add it.{others}"
     return f"{where}: {field}: {complaint(first)}.{others}"
+
+
+def _refuse_what_nobody_can_write(merged: Mapping[str, Any], where: str) -> None:
+    """No text that a file name or JSON can't hold, and no aliases of aliases that unfold into millions of values."""
+    waiting: list[tuple[str, Any]] = [("", merged)]
+    for _ in range(MOST_VALUES):
+        if not waiting:
+            return
+        path, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{path}.{name}".strip("."), inner) for name, inner in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(path, inner) for inner in value]
+        elif isinstance(value, str) and ("\0" in value or any("\ud800" <= character <= "\udfff" for character in value)):
+            raise BadInput(f"{where}: {path} = {value[:80]!r} holds a character that no text file can. Take it out.")
+    raise BadInput(f"{where}: more than {MOST_VALUES:,} values are no run config. Put rows into files, and name those.")
 
 
 def _find_transform(merged: dict[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

@@ -72,7 +72,7 @@ RELATIVE_PATHS = {"data": ("source", "code"), "train": ("code",)}
 
 
 def _absolute(value: str, folder: Path) -> str:
-    if "://" in value or Path(value).is_absolute():
+    if "://" in value or "\0" in value or Path(value).is_absolute():
         return value
     try:
         return str((folder / Path(value).expanduser()).resolve())

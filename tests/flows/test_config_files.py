@@ -65,6 +65,47 @@ def test_relative_paths_mean_the_files_own_folder(file: Path, tmp_path: Path) ->
     assert remote.data and remote.data.source == "s3://bucket/rows"
 
 
+@pytest.mark.parametrize("args", ["x = inf", "x = [1, { y = nan }]", "x = -inf"])
+def test_numbers_that_json_cant_hold_are_refused(file: Path, args: str) -> None:
+    """On its way to the worker an infinity would become nothing; it is named instead."""
+    file.write_text(WHOLE.replace("epochs = 1", args))
+    said = refusal(file)
+    assert "train.args" in said and "inf or nan" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ('{note: "\\0"}', "train.args.note"),
+        ('{note: ["\\ud800"]}', "train.args.note"),
+        ("{n: 1" + "0" * 5000 + "}", "digits"),
+        ("{x: " + "[" * 2000 + "]" * 2000 + "}", "recursion"),
+        ("{when: 2026-01-01}", "train.args.when"),
+        ("{1: 2}", "train.args"),
+        ("!!python/object/apply:os.getcwd []", "YAML"),
+        (
+            "{a: &a [x, x, x, x, x, x, x, x, x], "
+            + ", ".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+            + "}",
+            "100,000",
+        ),
+    ],
+)
+def test_yaml_at_its_oddest_is_one_line(tmp_path: Path, args: str, says: str) -> None:
+    """Null characters, half characters, endless numbers, nesting, dates, objects and aliases that unfold into millions of values."""
+    path = tmp_path / "odd.yaml"
+    path.write_text(
+        f"name: r\ndata: {{repo_id: acme/r, source: rows.csv}}\nmodel: {{repo_id: acme/m}}\ntrain: {{command: [python, t.py], code: ., args: {args}}}\n"
+    )
+    assert says in refusal(path)
+
+
+@pytest.mark.parametrize("field", ["data.source", "train.code", "name"])
+def test_a_null_character_in_a_flag_is_one_line(file: Path, field: str) -> None:
+    """It could be no file's name."""
+    assert field in refusal(file, **{field.replace(".", "__"): "a\0b"})
+
+
 def test_home_means_that_of_the_person_who_wrote_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`~` is replaced where the config is read; a worker may be somebody else."""
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
