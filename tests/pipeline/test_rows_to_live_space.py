@@ -110,11 +110,16 @@ def test_no_credential_is_found_where_people_look(spaceport: Any, first: dict[st
     secrets = [spaceport.key("hub-write"), spaceport.key("hub-read"), spaceport.key("prefect"), spaceport.key("prefect").split(":")[1]]
     kept = {spaceport.home / "keys", spaceport.home / "hub-users.toml"}
     leaks = [
-        str(path)
+        (str(path), secret[:6])
         for path in spaceport.home.rglob("*")
         if path.is_file() and not path.is_symlink() and not any(place in (path, *path.parents) for place in kept)
         for content in [path.read_bytes()]
         for secret in secrets
-        if secret.encode() in content
+        if secret.encode() in content and not (secret == spaceport.key("hub-read") and belongs_to_a_space(path))
     ]
-    assert [leak for leak in leaks if "/hub/spaces/" not in leak or "secrets" not in leak] == []
+    assert leaks == []
+
+
+def belongs_to_a_space(path: Path) -> bool:
+    """Whether the file is a Space's store of secrets, which only its owner may read: the read-only token was given to the app."""
+    return path.name == "settings.json" and path.parent.parent.name == "spaces" and path.stat().st_mode & 0o077 == 0
