@@ -4,16 +4,20 @@ What is named in the environment is used instead: with `HF_ENDPOINT` set no Hub 
 """
 
 import contextlib
+import shutil
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from pydantic import SecretStr
 
 from deployments.local_keys import LocalKeys
 from infra import daemons
+from infra.compute.process.engine import SOCKET_VARIABLE
 from infra.daemons import Daemon
 from infra.errors import BadInput, Unhealthy
 from infra.prefect_api import PrefectApi
@@ -23,6 +27,7 @@ from infra.settings import PROJECT, Settings, process_environment
 SERVER_PORT, HUB_PORT = 4200, 7860
 SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
 WORKER_NAME = "local"
+FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space")
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -43,6 +48,7 @@ class Stack(Frozen):
     daemons: tuple[Daemon, ...] = ()
     prefect_api_url: str | None = None
     hf_endpoint: str | None = None
+    engine_socket: Path | None = None
 
     def named(self, name: str) -> Daemon | None:
         """The daemon of that name, if it lives."""
@@ -80,10 +86,11 @@ class LocalStack:
         started: list[Daemon] = []
         try:
             with ThreadPoolExecutor(2) as pool:
-                hub = pool.submit(self._start_hub, started)
                 server = pool.submit(self._start_server, started)
-                hf_endpoint, prefect_api_url = hub.result(), server.result()
-            stack = Stack(daemons=tuple(started), prefect_api_url=prefect_api_url, hf_endpoint=hf_endpoint)
+                hf_endpoint = self._start_hub(started)
+                engines = self._start_engines(started, hf_endpoint)
+                prefect_api_url = server.result()
+            stack = Stack(daemons=tuple(started), prefect_api_url=prefect_api_url, hf_endpoint=hf_endpoint, engine_socket=engines)
             self._save(stack)
             worker = self._start_worker(stack)
             started.append(worker)
@@ -103,6 +110,8 @@ class LocalStack:
         living = [daemon for daemon in reversed(found.daemons) if daemon.alive]
         daemons.stop(living)
         self._file.unlink(missing_ok=True)
+        if found.engine_socket:
+            shutil.rmtree(found.engine_socket.parent, ignore_errors=True)
         return [daemon.name for daemon in living]
 
     def connected(self, stack: Stack) -> Settings:
@@ -167,9 +176,18 @@ class LocalStack:
         self.say(f"Prefect {url.removesuffix('/api')}")
         return url
 
+    def _start_engines(self, started: list[Daemon], hf_endpoint: str | None) -> Path:
+        """The process that runs are forked from. Its socket's path must be short, so it lies in a folder of the temporary directory."""
+        path = Path(tempfile.mkdtemp(prefix="spaceport-")) / "engine"
+        command = [sys.executable, "-m", "infra.compute.process.preloaded", str(path), *FLOW_MODULES]
+        # What the Hub's client reads at import must be right here; the rest of a run's environment comes with the run.
+        environment = self.environment(Stack(hf_endpoint=hf_endpoint))
+        started.append(daemons.start("engines", command, environment, self.home / "logs" / "engines.log"))
+        return path
+
     def _start_worker(self, stack: Stack) -> Daemon:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
-        environment = self.environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+        environment = self.environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5", SOCKET_VARIABLE: str(stack.engine_socket)}
         return daemons.start("worker", command, environment, self.home / "logs" / "worker.log")
 
     def _register(self, stack: Stack) -> None:

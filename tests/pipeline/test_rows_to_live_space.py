@@ -1,10 +1,16 @@
 """From raw rows to a live Space, through the command, a real Prefect server, a real worker and the real clients. In this order."""
 
+import contextlib
 import json
+import threading
+import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 STEPS = ["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
@@ -109,6 +115,8 @@ def test_no_credential_is_found_where_people_look(spaceport: Any, first: dict[st
     """Tokens and the Prefect credential are in none of: logs, the Prefect database (parameters, artifacts, states), repositories, Space files."""
     secrets = [spaceport.key("hub-write"), spaceport.key("hub-read"), spaceport.key("prefect"), spaceport.key("prefect").split(":")[1]]
     kept = {spaceport.home / "keys", spaceport.home / "hub-users.toml"}
+    stored = set((spaceport.home / "hub" / "spaces").glob("*/settings.json"))  # where the Hub keeps the secrets that Spaces were given
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (*stored, *kept))
     leaks = [
         (str(path), secret[:6])
         for path in spaceport.home.rglob("*")
@@ -123,3 +131,83 @@ def test_no_credential_is_found_where_people_look(spaceport: Any, first: dict[st
 def belongs_to_a_space(path: Path) -> bool:
     """Whether the file is a Space's store of secrets, which only its owner may read: the read-only token was given to the app."""
     return path.name == "settings.json" and path.parent.parent.name == "spaces" and path.stat().st_mode & 0o077 == 0
+
+
+SLOW_SCRIPT = """
+import os, pathlib, signal, sys, time
+folder = pathlib.Path(__file__).parent
+def stop(number, frame):
+    (folder / "sealed").write_text("as told")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+(folder / "new").write_text(str(os.getpid()))
+(folder / "new").rename(folder / "pid")
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def training(spaceport: Any, project: Path, first: dict[str, Any], tmp_path: Path) -> Any:
+    """A run of train_model whose script waits until it is told to end."""
+    from infra.prefect_api import PrefectApi
+
+    (tmp_path / "slow.py").write_text(SLOW_SCRIPT)
+    dataset = next(step["revision"] for step in first["steps"] if step["name"] == "data_register")
+    config = {
+        "name": "slow",
+        "dataset": dataset,
+        "train": {"command": ["python", "slow.py"], "code": str(tmp_path), "args": {"marker": tmp_path.name}},
+        "model": {"repo_id": f"acme/{tmp_path.name.replace('_', '-')}"},
+    }
+    api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    run = api.create_run("train_model/process", {"config": config, "dataset": dataset}, idempotency_key=tmp_path.name)
+    script = wait_until(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text()))
+    return SimpleNamespace(api=api, run_id=run["id"], script=script, folder=tmp_path)
+
+
+def state_of(training: Any) -> str:
+    return str(training.api.read_run(training.run_id)["state"]["type"])
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = 90) -> Any:
+    """Poll until something is true; what it was."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not (found := happened()):
+        assert time.monotonic() < deadline, "it did not happen"
+        pause.wait(0.1)
+    return found
+
+
+def command_of(run_id: str) -> psutil.Process:
+    """The process that the worker started for a run."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "infra.compute.process.engine" in (process.info["cmdline"] or []) and process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
+                return process
+    raise AssertionError(f"no process runs {run_id}")
+
+
+def test_a_cancelled_training_lets_its_script_seal_and_ends(training: Any) -> None:
+    """Cancel reaches the script as SIGTERM, the run ends Cancelled, and nothing of it goes on."""
+    training.api.cancel_run(training.run_id)
+    wait_until(lambda: state_of(training) == "CANCELLED")
+    wait_until(lambda: not psutil.pid_exists(training.script))
+    assert (training.folder / "sealed").read_text() == "as told"
+
+
+def test_a_killed_run_is_crashed_and_its_script_is_gone(training: Any) -> None:
+    """kill -9 of the process that stands for a run: its state says so, and the script doesn't train on unseen."""
+    command_of(training.run_id).kill()
+    wait_until(lambda: state_of(training) == "CRASHED")
+    wait_until(lambda: not psutil.pid_exists(training.script))
+
+
+def test_when_the_preloaded_process_dies_runs_end_and_new_ones_start_without_it(spaceport: Any, project: Path, training: Any) -> None:
+    """Runs forked from it are crashed with their scripts; the next run starts its own engine."""
+    engines = next(daemon for daemon in json.loads((spaceport.home / "stack.json").read_text())["daemons"] if daemon["name"] == "engines")
+    psutil.Process(engines["pid"]).kill()
+    wait_until(lambda: state_of(training) == "CRASHED")
+    wait_until(lambda: not psutil.pid_exists(training.script))
+    code, report, errors = spaceport("run", str(project))
+    assert (code, report["outcome"]) == (0, "unchanged"), errors

@@ -150,7 +150,7 @@ def test_predictions_are_the_same_from_the_saved_model(new_recipe):
     ("change", "code", "says"),
     [
         ({"args": {"epoch": 3}}, 64, "train.args.epoch is no argument of this recipe; did you mean epochs?"),
-        ({"args": {"learning_rate": -1}}, 64, "train.args.learning_rate = -1: input should be greater than 0."),
+        ({"args": {"learning_rate": -1}}, 64, "train.args.learning_rate: must be greater than 0 (it is -1)."),
         ({"args": {"batch_size": 9, "gradient_accumulation_steps": 2}}, 64, "train.args.batch_size = 9 can't be shared"),
         ({"data": {"text_column": "texts"}}, 65, "test-00000-of-00001.parquet has no column 'texts'"),
         ({"data": {"labels": ["neg", "neutral"]}}, 65, "label 'pos' is none of ['neg', 'neutral']"),
@@ -178,5 +178,5 @@ def test_arguments_are_checked_before_torch_is_imported(tmp_path):
 def test_valid_arguments_come_back_with_their_defaults():
     """An argument that says what the default says is the same value."""
     assert validate({"epochs": 1}) == validate({})
-    with pytest.raises(BadInput, match="max_length = 3"):
+    with pytest.raises(BadInput, match="max_length: must be greater than or equal to 4"):
         validate({"max_length": 3})
