@@ -18,7 +18,9 @@ def test_good_rows_pass(built, write, reviews):
     assert built(write("a.csv", reviews(60))).report.rows == 60
 
 
-@pytest.mark.parametrize(("setting", "wrong", "right"), [("text_column", "txt", "text"), ("label_column", "lable", "label"), ("split_column", "spilt", "split")])
+@pytest.mark.parametrize(
+    ("setting", "wrong", "right"), [("text_column", "txt", "text"), ("label_column", "lable", "label"), ("split_column", "spilt", "split")]
+)
 def test_a_missing_column_is_named_with_the_nearest_one(built, write, reviews, setting, wrong, right):
     """A column that isn't there is named with its setting, the nearest one and all there are."""
     rows = [row | {"split": "train"} for row in reviews(20)]

@@ -123,7 +123,9 @@ def test_headers_with_the_same_name_twice(built, write):
     assert "column 'text' is in the header 2 times" in refused(built, write("a.csv", "text,text,label\na,b,c\n"))
 
 
-@pytest.mark.parametrize(("line", "said"), [("{broken", "no JSON"), ("[1, 2]", "a JSON list, not an object"), ("7", "a JSON int, not an object"), ("[" * 100_000, "no JSON")])
+@pytest.mark.parametrize(
+    ("line", "said"), [("{broken", "no JSON"), ("[1, 2]", "a JSON list, not an object"), ("7", "a JSON int, not an object"), ("[" * 100_000, "no JSON")]
+)
 def test_broken_json_lines_are_named(built, write, reviews, line, said):
     """A line that is no JSON object is named by its number."""
     good = write("good.jsonl", reviews(5)).read_text()
