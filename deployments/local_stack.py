@@ -4,6 +4,7 @@ What is named in the environment is used instead: with `HF_ENDPOINT` set no Hub 
 """
 
 import contextlib
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -78,41 +79,36 @@ class LocalStack:
 
     def up(self) -> Stack:
         """Start what isn't running and return when all of it answers. A failure or Ctrl-C ends what this call started."""
-        found = self.find()
-        if found.alive:
-            return found
-        daemons.stop(found.daemons)
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        started: list[Daemon] = []
-        try:
-            with ThreadPoolExecutor(2) as pool:
-                server = pool.submit(self._start_server, started)
-                hf_endpoint = self._start_hub(started)
-                engines = self._start_engines(started, hf_endpoint)
-                prefect_api_url = server.result()
-            stack = Stack(daemons=tuple(started), prefect_api_url=prefect_api_url, hf_endpoint=hf_endpoint, engine_socket=engines)
-            self._save(stack)
-            worker = self._start_worker(stack)
-            started.append(worker)
-            stack = stack.model_copy(update={"daemons": tuple(started)})
-            self._save(stack)
-            self._register(stack)
-            daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
-        except BaseException:
-            daemons.stop(reversed(started))
-            self._file.unlink(missing_ok=True)
-            raise
-        return stack
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits, and finds what the first one started
+            found = self.find()
+            if found.alive:
+                return found
+            daemons.stop(found.daemons)
+            return self._start_or_nothing()
 
     def down(self) -> list[str]:
         """End the worker, the server and the Hub with everything they started; returns their names."""
         found = self.find()
         living = [daemon for daemon in reversed(found.daemons) if daemon.alive]
         daemons.stop(living)
-        self._file.unlink(missing_ok=True)
-        if found.engine_socket:
-            shutil.rmtree(found.engine_socket.parent, ignore_errors=True)
+        self._forget()
         return [daemon.name for daemon in living]
+
+    def _start_or_nothing(self) -> Stack:
+        started: list[Daemon] = []
+        pool = ThreadPoolExecutor(1)
+        try:
+            return self._start_all(started, pool)
+        except BaseException:
+            daemons.stop(reversed(started))  # first, so that the thread that waits for the server sees it end
+            pool.shutdown()
+            daemons.stop(reversed(started))
+            self._forget()
+            raise
+        finally:
+            pool.shutdown()
 
     def connected(self, stack: Stack) -> Settings:
         """The settings with the stack's addresses and credentials in the places that the environment leaves open."""
@@ -138,6 +134,20 @@ class LocalStack:
         if settings.prefect_auth_string:
             found["PREFECT_API_AUTH_STRING"] = settings.prefect_auth_string.get_secret_value()
         return found
+
+    def _start_all(self, started: list[Daemon], pool: ThreadPoolExecutor) -> Stack:
+        """The server takes longest, so everything else starts beside it. The file is kept up to date, so that `down` finds what a kill left."""
+        server = pool.submit(self._start_server, started)
+        stack = Stack(hf_endpoint=self._start_hub(started))
+        stack = stack.model_copy(update={"engine_socket": self._start_engines(started, stack)})
+        self._save(stack, started)
+        stack = stack.model_copy(update={"prefect_api_url": server.result()})
+        worker = self._start_worker(stack)
+        started.append(worker)
+        self._save(stack, started)
+        self._register(stack)
+        daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
+        return self.find()
 
     def _start_hub(self, started: list[Daemon]) -> str | None:
         if self.settings.hf_endpoint:
@@ -176,12 +186,12 @@ class LocalStack:
         self.say(f"Prefect {url.removesuffix('/api')}")
         return url
 
-    def _start_engines(self, started: list[Daemon], hf_endpoint: str | None) -> Path:
+    def _start_engines(self, started: list[Daemon], stack: Stack) -> Path:
         """The process that runs are forked from. Its socket's path must be short, so it lies in a folder of the temporary directory."""
         path = Path(tempfile.mkdtemp(prefix="spaceport-")) / "engine"
         command = [sys.executable, "-m", "infra.compute.process.preloaded", str(path), *FLOW_MODULES]
         # What the Hub's client reads at import must be right here; the rest of a run's environment comes with the run.
-        environment = self.environment(Stack(hf_endpoint=hf_endpoint))
+        environment = self.environment(stack)
         started.append(daemons.start("engines", command, environment, self.home / "logs" / "engines.log"))
         return path
 
@@ -213,8 +223,15 @@ class LocalStack:
             self.say(f"{what:<7} port {preferred} is taken; using {port}")
         return port
 
-    def _save(self, stack: Stack) -> None:
-        self._file.write_text(stack.model_dump_json(indent=1))
+    def _save(self, stack: Stack, started: list[Daemon]) -> None:
+        self._file.write_text(stack.model_copy(update={"daemons": tuple(started)}).model_dump_json(indent=1))
+
+    def _forget(self) -> None:
+        """Remove what says that a stack runs, and its socket."""
+        socket = self.find().engine_socket
+        if socket:
+            shutil.rmtree(socket.parent, ignore_errors=True)
+        self._file.unlink(missing_ok=True)
 
 
 def _answers(url: str) -> bool:

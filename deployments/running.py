@@ -117,6 +117,8 @@ def check(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int
 
 def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
     """Prepare the demo's rows and base model, run the pipeline, say what is live. A failure or Ctrl-C ends the stack that it started."""
+    flags = ({"data.sample_rows": "1000000"} if full else {}) | dict(flags)
+    load_run_config([CONFIG], flags)  # a mistake in a flag is said before anything is started
     local = LocalStack(say=say)
     was_up = local.find().alive
     try:
@@ -126,7 +128,7 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
 
         if local.find().hf_endpoint:
             seed_base_model(HubClient.from_settings())
-        code = run([CONFIG], ({"data.sample_rows": "1000000"} if full else {}) | dict(flags), json=json)
+        code = run([CONFIG], flags, json=json)
     except BaseException:
         _end_what_was_started(local, was_up)
         raise

@@ -1,0 +1,89 @@
+"""The local stack: what is started is ended, whatever happens, and what is named in the environment is not started."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deployments.local_stack import LocalStack
+from infra.settings import Settings, process_environment
+
+COMMAND = [sys.executable, "-m", "deployments.command"]
+NAMED = ("HF_ENDPOINT", "HF_TOKEN", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "SPACEPORT_SPACE_TOKEN")
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment of its own, with a mark that everything started in it inherits."""
+    return process_environment(without=NAMED) | {"SPACEPORT_HOME": str(tmp_path / "home"), "SPACEPORT_TEST_MARK": uuid.uuid4().hex}
+
+
+def marked(environment: dict[str, str]) -> list[str]:
+    """The command lines of all living processes that bear the mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("SPACEPORT_TEST_MARK") == environment["SPACEPORT_TEST_MARK"] and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline())[:120])
+    return found
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = 60) -> None:
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen"
+        pause.wait(0.05)
+
+
+@pytest.mark.parametrize("when", ["hub", "server"])
+def test_ctrl_c_while_starting_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path, when: str) -> None:
+    """Interrupted as soon as one part runs, `up` ends that part and all others, and forgets them."""
+    up = subprocess.Popen([*COMMAND, "up"], env=environment, stderr=subprocess.DEVNULL)
+    wait_until((tmp_path / "home" / "logs" / f"{when}.log").exists)
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 130
+    assert marked(environment) == []
+    assert not (tmp_path / "home" / "stack.json").exists()
+
+
+def test_a_failure_while_starting_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path) -> None:
+    """When one part can't start (here: the Hub's folder is a file), the others end and the message names the log."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "hub").write_text("in the way")
+    up = subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert up.returncode == 1
+    said = up.stderr.strip().splitlines()[-1]
+    assert said.startswith("spaceport: unhealthy: hub ended while starting") and "hub.log" in said
+    assert marked(environment) == []
+
+
+def test_a_failed_run_of_the_demo_ends_the_stack_that_it_started(environment: dict[str, str]) -> None:
+    """A run that fails leaves nothing running, and says where the logs are."""
+    demo = subprocess.run([*COMMAND, "demo", "--data.source", "/no/such/rows.csv"], env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert demo.returncode == 1 and "/no/such/rows.csv" in demo.stdout and "logs" in demo.stderr
+    assert marked(environment) == []
+
+
+def test_a_mistake_in_a_flag_is_said_before_anything_is_started(environment: dict[str, str], tmp_path: Path) -> None:
+    """One line, exit code 1, and no stack was made for it."""
+    demo = subprocess.run([*COMMAND, "demo", "--model.repo_id", "no/such/name"], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert demo.returncode == 1 and "model.repo_id" in demo.stderr and len(demo.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "home").exists()
+
+
+def test_what_the_environment_names_is_used_and_nothing_is_started(tmp_path: Path) -> None:
+    """With HF_ENDPOINT and PREFECT_API_URL set, `up` has nothing of these to start, and their values win."""
+    named = Settings.model_validate({"HF_ENDPOINT": "http://hub.example", "PREFECT_API_URL": "http://prefect.example/api", "SPACEPORT_HOME": tmp_path})
+    stack = LocalStack(named)
+    settings = stack.connected(stack.find())
+    assert (settings.endpoint, settings.prefect_api_url) == ("http://hub.example", "http://prefect.example/api")
+    assert list(tmp_path.iterdir()) == []
