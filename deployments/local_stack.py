@@ -98,9 +98,10 @@ class LocalStack:
 
     def _start_or_nothing(self) -> Stack:
         started: list[Daemon] = []
-        pool = ThreadPoolExecutor(1)
+        pool = ThreadPoolExecutor(2)
         try:
-            return self._start_all(started, pool)
+            # In a thread, because Ctrl-C interrupts only this one: no program can be started and not yet noted.
+            return pool.submit(self._start_all, started, pool).result()
         except BaseException:
             daemons.stop(reversed(started))  # first, so that the thread that waits for the server sees it end
             pool.shutdown()
