@@ -139,9 +139,10 @@ class LocalStack:
     def _start_all(self, started: list[Daemon], pool: ThreadPoolExecutor) -> Stack:
         """The server takes longest, so everything else starts beside it. The file is kept up to date, so that `down` finds what a kill left."""
         server = pool.submit(self._start_server, started)
-        stack = Stack(hf_endpoint=self._start_hub(started))
-        stack = stack.model_copy(update={"engine_socket": self._start_engines(started, stack)})
+        # A socket's path must be short, so it lies in a folder of the temporary directory.
+        stack = Stack(hf_endpoint=self._start_hub(started), engine_socket=Path(tempfile.mkdtemp(prefix="spaceport-")) / "engine")
         self._save(stack, started)
+        self._start_engines(started, stack)
         stack = stack.model_copy(update={"prefect_api_url": server.result()})
         worker = self._start_worker(stack)
         started.append(worker)
@@ -187,14 +188,10 @@ class LocalStack:
         self.say(f"Prefect {url.removesuffix('/api')}")
         return url
 
-    def _start_engines(self, started: list[Daemon], stack: Stack) -> Path:
-        """The process that runs are forked from. Its socket's path must be short, so it lies in a folder of the temporary directory."""
-        path = Path(tempfile.mkdtemp(prefix="spaceport-")) / "engine"
-        command = [sys.executable, "-m", "infra.compute.process.preloaded", str(path), *FLOW_MODULES]
-        # What the Hub's client reads at import must be right here; the rest of a run's environment comes with the run.
-        environment = self.environment(stack)
-        started.append(daemons.start("engines", command, environment, self.home / "logs" / "engines.log"))
-        return path
+    def _start_engines(self, started: list[Daemon], stack: Stack) -> None:
+        """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
+        command = [sys.executable, "-m", "infra.compute.process.preloaded", str(stack.engine_socket), *FLOW_MODULES]
+        started.append(daemons.start("engines", command, self.environment(stack), self.home / "logs" / "engines.log"))
 
     def _start_worker(self, stack: Stack) -> Daemon:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
