@@ -29,9 +29,7 @@ def prepare_rows(home: Path) -> Path:
     rows = folder / "movie_snippets.csv"
     if rows.exists():
         return rows
-    archive = folder / ARCHIVE
-    if not archive.is_file():
-        archive = PROJECT / ".spaceport" / "demo" / ARCHIVE
+    archive = PROJECT / ".venv" / "demo" / ARCHIVE
     if not archive.is_file():
         raise BadInput(f"{archive}: the demo's rows are missing. `make setup` fetches them.")
     folder.mkdir(parents=True, exist_ok=True)
