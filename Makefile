@@ -33,7 +33,7 @@ stop: ## end everything that `make run` left running
 	@if [ -x $(BIN)/spaceport ]; then $(BIN)/spaceport down; fi
 
 setup: .venv/ready ## the environment, from uv.lock
-.venv/ready: pyproject.toml uv.lock infra/demo-requirements.txt
+.venv/ready: Makefile pyproject.toml uv.lock infra/demo-requirements.txt
 	@start=$$SECONDS; rm -f $@
 	@if [ ! -x $(BIN)/python ]; then echo "set-up  a virtual environment with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; fi
 	@if [ ! -x $(UV) ]; then $(BIN)/pip install -q uv 2>/dev/null || $(BIN)/pip install -q uv; fi
