@@ -5,6 +5,7 @@ from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from pydantic import BaseModel
 
 from infra.errors import SpaceportError, described
 from tasks.gate_statistics import Decision
@@ -22,19 +23,22 @@ class Journal:
         self.live = Live()
         self.numbers: dict[str, str] = {}
         self.decision: Decision = "promote"
+        self.before: list[State[Ended]] = []  # the step before, for `wait_for`
 
-    async def step(self, name: StepName, running: Any) -> Any:
-        """Wait for a step (`task(..., return_state=True)`), note how it ended, and return its value. Raises what the step raised."""
+    async def step(self, name: StepName, shell: Any, *arguments: Any) -> Any:
+        """Run a step's shell after the step before, note how it ended, and return its value. Raises what the step raised."""
         started = time.monotonic()
         try:
-            state: State[Ended] = await running
+            state: State[Ended] = await shell(*arguments, return_state=True, wait_for=self.before)
             ended = await state.aresult()
         except BaseException:
             self._note(StepReport(name=name, outcome="failed", seconds=round(time.monotonic() - started, 2)))
             raise
         self._note(StepReport(name=name, outcome=ended.outcome, revision=ended.revision, key=ended.key, seconds=round(time.monotonic() - started, 2)))
         self.numbers |= ended.numbers
-        return ended.value
+        self.before = [state]
+        # A copy, so that Prefect draws the arrows of the picture (`wait_for`) and not one from every step that once held the value.
+        return ended.value.model_copy(deep=True) if isinstance(ended.value, BaseModel) else ended.value
 
     def skip(self, name: StepName) -> None:
         """Note a step that this run has no need of."""
@@ -43,7 +47,7 @@ class Journal:
     async def close(self, error: BaseException | None = None) -> State[Any]:
         """Write the report and return the state that the flow run ends in."""
         report = self._report(error)
-        await show_report(report, HEADLINES[report.outcome])
+        await show_report(report, _in_a_line(report))
         if report.error:
             return Failed(message=f"{report.error.kind}: {report.error.message}")
         return Completed(name=STATE_NAMES[report.outcome], message=HEADLINES[report.outcome])
@@ -62,3 +66,10 @@ class Journal:
         if self.decision != "promote":
             return "kept" if self.decision == "keep" else "undecided"
         return "promoted" if any(step.outcome == "published" for step in self.steps) else "unchanged"
+
+
+def _in_a_line(report: RunReport) -> str:
+    """For the artifact's card, which shows some forty characters: the number first."""
+    if report.error:
+        return report.error.message
+    return ", ".join([report.outcome, *(f"{name} {value}" for name, value in list(report.numbers.items())[:2])])
