@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v))) python3)
 # torch has a line of its own: PyPI's Linux build is the CUDA one (3 GB), and a machine may have a better one at hand.
-#   CPU only, from PyTorch's index:  make run TORCH="torch>=2.13 --torch-backend=cpu"
+#   CPU only, from PyTorch's index:  make run TORCH="torch==2.13.0 --torch-backend=cpu"
 TORCH ?= $(if $(PIP_FIND_LINKS),--find-links $(PIP_FIND_LINKS)) torch==2.13.0
 BIN := .venv/bin
 UV := $(BIN)/uv
@@ -16,7 +16,6 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# hf_xet speaks a protocol that the embedded Hub doesn't; the client reads this at import.
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help run full stop setup test test-slow check lint types layers bench clean

@@ -83,9 +83,14 @@ class LocalStack:
         with (self.home / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits, and finds what the first one started
             found = self.find()
+            living = [daemon for daemon in found.daemons if daemon.alive]
             if found.alive:
                 return found
-            daemons.stop(found.daemons)
+            if {daemon.name for daemon in found.daemons} - {daemon.name for daemon in living} == {"engines"}:  # runs go on without it, only slower
+                self._start_engines(living, found)
+                self._save(found, living)
+                return self.find()
+            self.down()
             return self._start_or_nothing()
 
     def down(self) -> list[str]:

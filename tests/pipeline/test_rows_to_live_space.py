@@ -203,11 +203,23 @@ def test_a_killed_run_is_crashed_and_its_script_is_gone(training: Any) -> None:
     wait_until(lambda: not psutil.pid_exists(training.script))
 
 
+def daemons_of(spaceport: Any) -> dict[str, int]:
+    """The pids of the stack's programs, by name."""
+    return {daemon["name"]: daemon["pid"] for daemon in json.loads((spaceport.home / "stack.json").read_text())["daemons"]}
+
+
 def test_when_the_preloaded_process_dies_runs_end_and_new_ones_start_without_it(spaceport: Any, project: Path, training: Any) -> None:
-    """Runs forked from it are crashed with their scripts; the next run starts its own engine."""
-    engines = next(daemon for daemon in json.loads((spaceport.home / "stack.json").read_text())["daemons"] if daemon["name"] == "engines")
-    psutil.Process(engines["pid"]).kill()
+    """Runs forked from it are crashed with their scripts; the next run starts its own engine; `up` brings it back and leaves the rest alone."""
+    before = daemons_of(spaceport)
+    psutil.Process(before["engines"]).kill()
     wait_until(lambda: state_of(training) == "CRASHED")
     wait_until(lambda: not psutil.pid_exists(training.script))
+    (training.folder / "pid").unlink()
+    training.api.retry_run(training.run_id, "again, without the preloaded process")
+    wait_until((training.folder / "pid").exists)
+    training.api.cancel_run(training.run_id)
+    wait_until(lambda: state_of(training) == "CANCELLED")
     code, report, errors = spaceport("run", str(project))
     assert (code, report["outcome"]) == (0, "unchanged"), errors
+    after = daemons_of(spaceport)
+    assert after.pop("engines") != before.pop("engines") and after == before
