@@ -4,9 +4,9 @@ import json as json_format
 import secrets
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments import summary
 from deployments.demo import CONFIG, prepare_rows, seed_base_model
@@ -17,10 +17,12 @@ from flows.run_config import RunConfig
 from infra.errors import BadInput
 from infra.git_commit import git_commit
 from infra.prefect_api import PrefectApi
+from infra.revisions import Frozen
 from infra.settings import Settings, adopt
 from tasks.report import RunReport
 
 PIPELINE = "pipeline/process"
+Answer = TypeVar("Answer", bound=Frozen)
 
 
 def say(line: str) -> None:
@@ -93,10 +95,7 @@ def plan(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int:
     from infra.hub.client import HubClient
 
     found = plan_run(config, HubClient.from_settings())
-    if json:
-        print(found.model_dump_json())
-    else:
-        summary.print_plan(found)
+    _answer(found, json, summary.print_plan)
     return 2 if found.changes else 0
 
 
@@ -108,10 +107,7 @@ def check(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int
     from infra.hub.client import HubClient
 
     found = check_run(config, HubClient.from_settings())
-    if json:
-        print(found.model_dump_json())
-    else:
-        summary.print_check(found)
+    _answer(found, json, summary.print_check)
     return 0 if found.passed else 1
 
 
@@ -138,6 +134,13 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
     else:
         _end_what_was_started(local, was_up)
     return code
+
+
+def _answer(found: Answer, json: bool, show: Callable[[Answer], None]) -> None:
+    if json:
+        print(found.model_dump_json())
+    else:
+        show(found)
 
 
 def _end_what_was_started(local: LocalStack, was_up: bool) -> None:
