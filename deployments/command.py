@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed or cancelled, 2 kept or undecided by the gate (for 
 """
 
 import json as json_format
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -122,5 +123,12 @@ def _failed(error: Exception, json: bool) -> int:
     return report.exit_code
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The `spaceport` program. A shell's background jobs ignore Ctrl-C, and so would all that they start; SIGTERM ends us as tidily."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     main()
+
+
+if __name__ == "__main__":
+    command()

@@ -3,12 +3,14 @@
 What is named in the environment is used instead: with `HF_ENDPOINT` set no Hub is started, with `PREFECT_API_URL` set no server.
 """
 
+import base64
 import contextlib
 import fcntl
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from deployments.local_keys import LocalKeys
 from infra import daemons
 from infra.compute.process.engine import SOCKET_VARIABLE
 from infra.daemons import Daemon
-from infra.errors import BadInput, Unhealthy
+from infra.errors import BadInput, Cancelled, Unhealthy
 from infra.prefect_api import PrefectApi
 from infra.revisions import Frozen
 from infra.settings import PROJECT, Settings, process_environment
@@ -28,6 +30,7 @@ from infra.settings import PROJECT, Settings, process_environment
 SERVER_PORT, HUB_PORT = 4200, 7860
 SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
 WORKER_NAME = "local"
+PORT_TRIES = 3
 FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space")
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -69,6 +72,7 @@ class LocalStack:
         self.home, self.say = self.settings.home, say
         self.keys = LocalKeys(self.home / "keys")
         self._file = self.home / "stack.json"
+        self._ending = threading.Event()  # nothing is started any more
 
     def find(self) -> Stack:
         """The stack as it runs now; empty when none does."""
@@ -108,6 +112,7 @@ class LocalStack:
             # In a thread, because Ctrl-C interrupts only this one: no program can be started and not yet noted.
             return pool.submit(self._start_all, started, pool).result()
         except BaseException:
+            self._ending.set()
             daemons.stop(reversed(started))  # first, so that the thread that waits for the server sees it end
             pool.shutdown()
             daemons.stop(reversed(started))
@@ -150,7 +155,7 @@ class LocalStack:
         self._start_engines(started, stack)
         stack = stack.model_copy(update={"prefect_api_url": server.result()})
         worker = self._start_worker(stack)
-        started.append(worker)
+        self._note(worker, started)
         self._save(stack, started)
         self._register(stack)
         daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
@@ -160,43 +165,55 @@ class LocalStack:
         if self.settings.hf_endpoint:
             self.say(f"Hub     {self.settings.hf_endpoint} (from HF_ENDPOINT)")
             return None
-        port = self._port("Hub", HUB_PORT)
-        url = f"http://{daemons.LOOPBACK}:{port}"
         users = self.keys.write_users_file(self.home / "hub-users.toml")
-        command = [sys.executable, "-m", "infra.hub.embedded", "--port", str(port), "--root", str(self.home / "hub"), "--users", str(users)]
-        hub = daemons.start("hub", command, process_environment(without=("HF_TOKEN",)) | QUIET, self.home / "logs" / "hub.log", url, log_stdout=False)
-        started.append(hub)
-        daemons.wait_until_ready(hub, lambda: _answers(f"{url}/api/models?limit=1"), HUB_TIMEOUT_SECONDS)
-        self.say(f"Hub     {url}")
-        return url
+        environment = process_environment(without=("HF_TOKEN",)) | QUIET
+
+        def start(port: int, url: str) -> Daemon:
+            command = [sys.executable, "-m", "infra.hub.embedded", "--port", str(port), "--root", str(self.home / "hub"), "--users", str(users)]
+            return daemons.start("hub", command, environment, self.home / "logs" / "hub.log", url, log_stdout=False)
+
+        token = f"Bearer {self.keys.read('hub-write').get_secret_value()}"
+        return self._on_a_port("Hub", HUB_PORT, started, start, lambda url: _answers(f"{url}/api/whoami-v2", token), HUB_TIMEOUT_SECONDS)
 
     def _start_server(self, started: list[Daemon]) -> str | None:
         if self.settings.prefect_api_url:
             self.say(f"Prefect {self.settings.prefect_api_url} (from PREFECT_API_URL)")
             return None
-        port = self._port("Prefect", SERVER_PORT)
-        url = f"http://{daemons.LOOPBACK}:{port}/api"
-        environment = (
-            process_environment()
-            | QUIET
-            | {
-                "PREFECT_HOME": str(self.home / "prefect"),
-                "PREFECT_SERVER_API_AUTH_STRING": self.keys.read("prefect").get_secret_value(),
-                "PREFECT_SERVER_API_PORT": str(port),  # without it the UI calls port 4200
-                "PREFECT_SERVER_UI_API_URL": url,
-            }
-        )
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", daemons.LOOPBACK, "--port", str(port)]
-        server = daemons.start("server", command, environment, self.home / "logs" / "server.log", url)
-        started.append(server)
-        daemons.wait_until_ready(server, lambda: _answers(f"{url}/health"), SERVER_TIMEOUT_SECONDS)
-        self.say(f"Prefect {url.removesuffix('/api')}")
-        return url
+        auth = self.keys.read("prefect").get_secret_value()
+        quiet = process_environment() | QUIET | {"PREFECT_HOME": str(self.home / "prefect"), "PREFECT_SERVER_API_AUTH_STRING": auth}
+
+        def start(port: int, url: str) -> Daemon:
+            environment = quiet | {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_API_URL": f"{url}/api"}  # without these the UI calls port 4200
+            command = [sys.executable, "-m", "prefect", "server", "start", "--host", daemons.LOOPBACK, "--port", str(port)]
+            return daemons.start("server", command, environment, self.home / "logs" / "server.log", url)
+
+        basic = f"Basic {base64.b64encode(auth.encode()).decode()}"
+        url = self._on_a_port("Prefect", SERVER_PORT, started, start, lambda url: _answers(f"{url}/api/admin/version", basic), SERVER_TIMEOUT_SECONDS)
+        return f"{url}/api"
+
+    def _on_a_port(
+        self, what: str, preferred: int, started: list[Daemon], start: Callable[[int, str], Daemon], ready: Callable[[str], bool], timeout_seconds: float
+    ) -> str:
+        """Start a server and wait until *it* answers: our credential tells it from a stranger that was quicker on the port."""
+        for attempt in range(1, PORT_TRIES + 1):
+            port = daemons.free_port(preferred if attempt == 1 else 0)
+            url = f"http://{daemons.LOOPBACK}:{port}"
+            daemon = start(port, url)
+            self._note(daemon, started)
+            try:
+                daemons.wait_until_ready(daemon, lambda url=url: ready(url), timeout_seconds)  # type: ignore[misc]
+            except Unhealthy:
+                if daemon.alive or attempt == PORT_TRIES or self._ending.is_set():
+                    raise
+                continue
+            self.say(f"{what:<7} {url}" + ("" if port == preferred else f"   (port {preferred} is taken)"))
+            return url
+        raise AssertionError("unreachable")
 
     def _start_engines(self, started: list[Daemon], stack: Stack) -> None:
         """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
         command = [sys.executable, "-m", "infra.compute.process.preloaded", str(stack.engine_socket), *FLOW_MODULES]
-        started.append(daemons.start("engines", command, self.environment(stack), self.home / "logs" / "engines.log"))
+        self._note(daemons.start("engines", command, self.environment(stack), self.home / "logs" / "engines.log"), started)
 
     def _start_worker(self, stack: Stack) -> Daemon:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
@@ -220,11 +237,12 @@ class LocalStack:
             return any(worker["name"] == WORKER_NAME and worker["status"] == "ONLINE" for worker in workers)
         return False
 
-    def _port(self, what: str, preferred: int) -> int:
-        port = daemons.free_port(preferred)
-        if port != preferred:
-            self.say(f"{what:<7} port {preferred} is taken; using {port}")
-        return port
+    def _note(self, daemon: Daemon, started: list[Daemon]) -> None:
+        """Remember what was started. What was just being started when everything was ended is ended here."""
+        started.append(daemon)
+        if self._ending.is_set():
+            daemons.stop([daemon])
+            raise Cancelled("interrupted while starting.")
 
     def _save(self, stack: Stack, started: list[Daemon]) -> None:
         self._file.write_text(stack.model_copy(update={"daemons": tuple(started)}).model_dump_json(indent=1))
@@ -237,7 +255,9 @@ class LocalStack:
         self._file.unlink(missing_ok=True)
 
 
-def _answers(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - a loopback address of ours
-        return bool(response.status < 500)
+def _answers(url: str, authorization: str) -> bool:
+    """Whether the server there takes this credential."""
+    request = urllib.request.Request(url, headers={"authorization": authorization})  # noqa: S310 - a loopback address of ours
+    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
+        return bool(response.status == 200)
     return False

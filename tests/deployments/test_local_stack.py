@@ -44,12 +44,12 @@ def wait_until(happened: Callable[[], Any], seconds: float = 60) -> None:
         pause.wait(0.05)
 
 
-@pytest.mark.parametrize("when", ["hub", "server"])
-def test_ctrl_c_while_starting_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path, when: str) -> None:
-    """Interrupted as soon as one part runs, `up` ends that part and all others, and forgets them."""
+@pytest.mark.parametrize(("when", "number"), [("hub", signal.SIGINT), ("server", signal.SIGINT), ("server", signal.SIGTERM)])
+def test_ctrl_c_while_starting_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path, when: str, number: int) -> None:
+    """Interrupted as soon as one part runs, `up` ends that part and all others, and forgets them; also as a shell's background job."""
     up = subprocess.Popen([*COMMAND, "up"], env=environment, stderr=subprocess.DEVNULL)
     wait_until((tmp_path / "home" / "logs" / f"{when}.log").exists)
-    up.send_signal(signal.SIGINT)
+    up.send_signal(number)
     assert up.wait(60) == 130
     assert marked(environment) == []
     assert not (tmp_path / "home" / "stack.json").exists()

@@ -223,3 +223,17 @@ def test_when_the_preloaded_process_dies_runs_end_and_new_ones_start_without_it(
     assert (code, report["outcome"]) == (0, "unchanged"), errors
     after = daemons_of(spaceport)
     assert after.pop("engines") != before.pop("engines") and after == before
+
+
+def test_the_same_key_attaches_to_the_run_that_it_started(spaceport: Any, project: Path, first: dict[str, Any]) -> None:
+    """CI that runs a job again follows the same run; another key is another run."""
+    runs = [spaceport("run", str(project), "--key", key)[1]["flow_run"]["id"] for key in ("push-1", "push-1", "push-2")]
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_detach_returns_at_once_and_the_run_goes_on(spaceport: Any, project: Path, first: dict[str, Any]) -> None:
+    """`--detach` says which run it started; following it by its key gives its outcome."""
+    code, started, _ = spaceport("run", str(project), "--detach", "--key", "later")
+    assert (code, started["outcome"]) == (0, "started")
+    code, report, errors = spaceport("run", str(project), "--key", "later")
+    assert (code, report["outcome"], report["flow_run"]["id"]) == (0, "unchanged", started["flow_run"]["id"]), errors
