@@ -11,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Self
 
 from infra.errors import BadInput, Conflict, SpaceportError, Unauthorized, Unhealthy
@@ -18,6 +19,7 @@ from infra.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 BUSY_PAUSE_SECONDS = 0.05
+LATE_REPORT_SECONDS = 30.0
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 
@@ -65,7 +67,15 @@ class PrefectApi:
         return self.call("GET", f"/flow_runs/{run_id}")
 
     def retry_run(self, run_id: str, message: str) -> None:
-        """Put a run that ended back on the schedule: the same run, one attempt more."""
+        """Put a run that ended back on the schedule: the same run, one attempt more.
+
+        A crash is reported twice by the process worker, the second time up to 15 s later (Prefect 3.9.1, 2026-11), and the second report would
+        undo the retry: a young crash is left to settle first.
+        """
+        state = self.read_run(run_id)["state"]
+        if state["type"] == "CRASHED":
+            age_seconds = time.time() - datetime.fromisoformat(state["timestamp"]).timestamp()
+            time.sleep(max(0.0, LATE_REPORT_SECONDS - age_seconds))
         self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}, "force": True})
 
     def cancel_run(self, run_id: str) -> None:

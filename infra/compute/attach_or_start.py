@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from infra.errors import Cancelled, SpaceportError, Unhealthy, failure_of
-from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.prefect_api import FINAL_STATES, LATE_REPORT_SECONDS, PrefectApi
 from infra.revisions import Frozen
 
 MAX_GENERATIONS = 20
 FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 2.0
-LATE_REPORT_SECONDS = 30.0  # the process worker reports a crash twice, the second time up to 15 s later (Prefect 3.9.1, 2026-11)
 
 
 class Child(Frozen):

@@ -26,6 +26,7 @@ if sys.argv[1] == "train":
     from tasks.recipes.rows import read_rows, split_files
     ours = read_rows(split_files(uri, "train"), "text", "label", ["p", "q"])
     (out / "metrics.json").write_text(json.dumps({"rows": len(table), "seen": dict(os.environ), "ours": ours}))
+    os._exit(0)  # pyarrow 26 now and then aborts at interpreter exit after reading through a Python filesystem (docs/bring-your-script.md)
 else:
     rows = parquet.read_table(Path(os.environ["SPACEPORT_DATA"], "data", "test-00000-of-00001.parquet")).to_pylist()
     Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps({"row_id": r["row_id"], "prediction": "p", "score": 1.0}) + "\\n" for r in rows))
