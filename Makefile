@@ -64,7 +64,7 @@ layers: setup ## deployments -> flows -> tasks -> infra, never upwards
 	@$(BIN)/lint-imports
 
 bench: setup ## ratios against a reference in the same run
-	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python $$program; done
+	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python -m benchmarks.$$(basename $$program .py); done
 
 clean: stop ## remove the environment and the local stack's data
 	rm -rf .venv .spaceport
