@@ -40,7 +40,7 @@ def address(private) -> Iterator[DatasetAddress]:
 
 
 STREAM = """
-import json, sys
+import json, os, sys
 from datasets import load_dataset
 from huggingface_hub import HfFileSystem
 import pyarrow.parquet as parquet
@@ -49,7 +49,8 @@ name, sha = uri.removeprefix("hf://datasets/").split("@")
 rows = [row["row_id"] for row in load_dataset(name, revision=sha, streaming=True, split="train")]
 files = HfFileSystem(endpoint=sys.argv[2])
 table = parquet.read_table(uri.removeprefix("hf://") + "/data/train-00000-of-00001.parquet", filesystem=files, columns=["label"])
-print(json.dumps([rows, table["label"].to_pylist(), len(table)]))
+print(json.dumps([rows, table["label"].to_pylist(), len(table)]), flush=True)
+os._exit(0)  # 2026-11: pyarrow 26 now and then aborts at interpreter exit after reading through a Python filesystem (docs/bring-your-script.md)
 """
 
 
