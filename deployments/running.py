@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from deployments import summary
 from deployments.demo import CONFIG, prepare_rows, seed_base_model
 from deployments.following import follow
-from deployments.local_stack import LocalStack, Stack
+from deployments.local_environment import Stack
+from deployments.local_stack import LocalStack
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput

@@ -1,0 +1,162 @@
+"""One start of the local stack: Hub, Prefect server, engines and worker, each ready before it counts, or nothing at all."""
+
+import base64
+import contextlib
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.request
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deployments.local_environment import QUIET, Stack, connected, environment_with
+from deployments.local_keys import LocalKeys
+from infra import daemons
+from infra.compute.process.engine import SOCKET_VARIABLE
+from infra.daemons import Daemon
+from infra.errors import BadInput, Cancelled, Unhealthy
+from infra.prefect_api import PrefectApi
+from infra.settings import PROJECT, Settings, process_environment
+
+SERVER_PORT, HUB_PORT = 4200, 7860
+SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
+WORKER_NAME = "local"
+PORT_TRIES = 3
+FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space")
+Say = Callable[[str], None]
+
+
+class LocalStart:
+    """Starts the parts of one stack; `started` holds them in their order, and `save` is told after each."""
+
+    def __init__(self, settings: Settings, keys: LocalKeys, say: Say, save: Callable[[Stack], None], started: Iterable[Daemon] = ()) -> None:
+        self.settings, self.keys, self.say, self.save = settings, keys, say, save
+        self.home, self.logs = settings.home, settings.home / "logs"
+        self.started = list(started)
+        self._ending = threading.Event()  # nothing is started any more
+
+    def all_or_nothing(self) -> None:
+        """Start everything; a failure or Ctrl-C ends what was started."""
+        pool = ThreadPoolExecutor(2)
+        try:
+            # In a thread, because Ctrl-C interrupts only this one: no program can be started and not yet noted.
+            pool.submit(self._all, pool).result()
+        except BaseException:
+            self._ending.set()
+            daemons.stop(reversed(self.started))  # first, so that the thread that waits for the server sees it end
+            pool.shutdown()
+            daemons.stop(reversed(self.started))
+            raise
+        finally:
+            pool.shutdown()
+
+    def engines(self, stack: Stack) -> None:
+        """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
+        command = [sys.executable, "-m", "infra.compute.process.preloaded", str(stack.engine_socket), *FLOW_MODULES]
+        self._note(daemons.start("engines", command, self._environment(stack), self.logs / "engines.log"))
+
+    def _all(self, pool: ThreadPoolExecutor) -> None:
+        """The server takes longest, so everything else starts beside it. What runs is saved at once, so that `down` finds what a kill left."""
+        server = pool.submit(self._server)
+        # A socket's path must be short, so it lies in a folder of the temporary directory.
+        stack = Stack(hf_endpoint=self._hub(), engine_socket=Path(tempfile.mkdtemp(prefix="spaceport-")) / "engine")
+        self._save(stack)
+        self.engines(stack)
+        stack = stack.model_copy(update={"prefect_api_url": server.result()})
+        worker = self._worker(stack)
+        self._save(stack)
+        self._register(stack)
+        daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
+
+    def _hub(self) -> str | None:
+        if self.settings.hf_endpoint:
+            self.say(f"Hub     {self.settings.hf_endpoint} (from HF_ENDPOINT)")
+            return None
+        users = self.keys.write_users_file(self.home / "hub-users.toml")
+        environment = process_environment(without=("HF_TOKEN",)) | QUIET
+
+        def start(port: int, url: str) -> Daemon:
+            command = [sys.executable, "-m", "infra.hub.embedded", "--port", str(port), "--root", str(self.home / "hub"), "--users", str(users)]
+            return daemons.start("hub", command, environment, self.logs / "hub.log", url, log_stdout=False)
+
+        token = f"Bearer {self.keys.read('hub-write').get_secret_value()}"
+        return self._on_a_port("Hub", HUB_PORT, start, lambda url: _answers(f"{url}/api/whoami-v2", token), HUB_TIMEOUT_SECONDS)
+
+    def _server(self) -> str | None:
+        if self.settings.prefect_api_url:
+            self.say(f"Prefect {self.settings.prefect_api_url} (from PREFECT_API_URL)")
+            return None
+        auth = self.keys.read("prefect").get_secret_value()
+        quiet = process_environment() | QUIET | {"PREFECT_HOME": str(self.home / "prefect"), "PREFECT_SERVER_API_AUTH_STRING": auth}
+
+        def start(port: int, url: str) -> Daemon:
+            environment = quiet | {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_API_URL": f"{url}/api"}  # without these the UI calls port 4200
+            command = [sys.executable, "-m", "prefect", "server", "start", "--host", daemons.LOOPBACK, "--port", str(port)]
+            return daemons.start("server", command, environment, self.logs / "server.log", url)
+
+        basic = f"Basic {base64.b64encode(auth.encode()).decode()}"
+        url = self._on_a_port("Prefect", SERVER_PORT, start, lambda url: _answers(f"{url}/api/admin/version", basic), SERVER_TIMEOUT_SECONDS)
+        return f"{url}/api"
+
+    def _on_a_port(self, what: str, preferred: int, start: Callable[[int, str], Daemon], ready: Callable[[str], bool], timeout_seconds: float) -> str:
+        """Start a server and wait until *it* answers: our credential tells it from a stranger that was quicker on the port."""
+        for attempt in range(1, PORT_TRIES + 1):
+            port = daemons.free_port(preferred if attempt == 1 else 0)
+            url = f"http://{daemons.LOOPBACK}:{port}"
+            daemon = start(port, url)
+            self._note(daemon)
+            try:
+                daemons.wait_until_ready(daemon, lambda url=url: ready(url), timeout_seconds)  # type: ignore[misc]
+            except Unhealthy:
+                if daemon.alive or attempt == PORT_TRIES or self._ending.is_set():
+                    raise
+                continue
+            self.say(f"{what:<7} {url}" + ("" if port == preferred else f"   (port {preferred} is taken)"))
+            return url
+        raise AssertionError("unreachable")
+
+    def _worker(self, stack: Stack) -> Daemon:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
+        environment = self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5", SOCKET_VARIABLE: str(stack.engine_socket)}
+        worker = daemons.start("worker", command, environment, self.logs / "worker.log")
+        self._note(worker)
+        return worker
+
+    def _register(self, stack: Stack) -> None:
+        command = [sys.executable, "-m", "deployments.registry"]
+        done = subprocess.run(command, env=self._environment(stack), cwd=PROJECT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            (self.logs / "registry.log").write_text(done.stdout + done.stderr)
+            raise Unhealthy(f"the deployments could not be registered (log: {self.logs / 'registry.log'})")
+
+    def _worker_is_online(self, stack: Stack) -> bool:
+        settings = connected(self.settings, self.keys, stack)
+        if not settings.prefect_api_url:
+            return False
+        with contextlib.suppress(Unhealthy, BadInput):  # BadInput: the pool is not there yet
+            workers = PrefectApi.from_settings(settings).call("POST", "/work_pools/process/workers/filter", {})
+            return any(worker["name"] == WORKER_NAME and worker["status"] == "ONLINE" for worker in workers)
+        return False
+
+    def _environment(self, stack: Stack) -> dict[str, str]:
+        return environment_with(connected(self.settings, self.keys, stack), stack)
+
+    def _note(self, daemon: Daemon) -> None:
+        """Remember what was started. What was just being started when everything was ended is ended here."""
+        self.started.append(daemon)
+        if self._ending.is_set():
+            daemons.stop([daemon])
+            raise Cancelled("interrupted while starting.")
+
+    def _save(self, stack: Stack) -> None:
+        self.save(stack.model_copy(update={"daemons": tuple(self.started)}))
+
+
+def _answers(url: str, authorization: str) -> bool:
+    """Whether the server there takes this credential."""
+    request = urllib.request.Request(url, headers={"authorization": authorization})  # noqa: S310 - a loopback address of ours
+    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=2) as response:  # noqa: S310
+        return bool(response.status == 200)
+    return False
