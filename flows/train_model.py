@@ -21,7 +21,7 @@ async def train_model(config: RunConfig, dataset: str, expected_key: str | None 
         job = await asyncio.to_thread(_job, config, DatasetRevision.parse(dataset), expected_key, git_commit)
         inputs = await inputs_task(job)
         trained = await train_task(job, inputs)
-        candidate = await publish_candidate_task(job, trained)
+        candidate = await publish_candidate_task(job, inputs, trained)
     except Exception as error:
         return Failed(message=described(error))
     return Completed(message=str(candidate))

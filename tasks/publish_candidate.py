@@ -16,6 +16,7 @@ from infra.revisions import ModelRevision, Repo
 from tasks.candidates.card import candidate_card
 from tasks.candidates.files import collect_files
 from tasks.candidates.provenance import ModelConfig, Provenance
+from tasks.candidates.receipt import RECEIPT_FILE
 from tasks.predictions import PREDICTIONS_FILE, read_predictions
 
 __all__ = ["ModelConfig", "Provenance", "publish_candidate", "rotate_candidates"]
@@ -91,6 +92,8 @@ def _content(output: Path, predictions: Path | None, metrics: Mapping[str, Any],
     files["README.md"] = candidate_card(written, metrics, provenance, config, _library(files)).encode()
     files[METRICS_FILE] = _json(dict(metrics), "metrics.json")
     files[CONFIG_FILE] = _json(provenance.config, "the run config")
+    if provenance.receipt:
+        files[RECEIPT_FILE] = provenance.receipt.dump()
     if predictions:
         read_predictions(predictions)
         files[PREDICTIONS_FILE] = predictions

@@ -21,6 +21,7 @@ from infra.hub.step_records import StepRecord
 from infra.prefect_api import PrefectApi
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
 from infra.settings import Settings
+from tasks.candidates.receipt import Receipt, this_machine, train_rows
 from tasks.publish_candidate import ModelConfig, Provenance, publish_candidate
 from tasks.train_model import Columns, TrainConfig, TrainedModel, train
 from tasks.training.baseline import measure_baseline
@@ -84,7 +85,7 @@ async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
 
 
 @task(name="publish_candidate", task_run_name="publish_candidate", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
-async def publish_candidate_task(job: TrainingJob, trained: TrainedModel) -> ModelRevision:
+async def publish_candidate_task(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> ModelRevision:
     """The candidate on a branch of its own, in one commit."""
     provenance = Provenance(
         dataset=job.dataset,
@@ -93,6 +94,7 @@ async def publish_candidate_task(job: TrainingJob, trained: TrainedModel) -> Mod
         git_commit=job.git_commit,
         labels=job.columns.labels,
         config=job.config,
+        receipt=_receipt(job, inputs, trained),
     )
     hub = HubClient.from_settings()
     published = await asyncio.to_thread(publish_candidate, trained.output, trained.predictions, trained.metrics, job.record, provenance, job.model, hub)
@@ -100,6 +102,16 @@ async def publish_candidate_task(job: TrainingJob, trained: TrainedModel) -> Mod
     await acreate_markdown_artifact(key="candidate", markdown=f"Candidate `{candidate}`", description=f"candidate {candidate.sha[:8]}")
     shutil.rmtree(job.work, ignore_errors=True)
     return candidate
+
+
+def _receipt(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> Receipt:
+    return Receipt(
+        seconds=round(trained.seconds, 1),
+        cpu_seconds=round(trained.cpu_seconds, 1),
+        max_rss_bytes=trained.max_rss_bytes,
+        train_rows=train_rows(inputs.data),
+        machine=this_machine(),
+    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, JsonValue
 
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, RepoId
+from tasks.candidates.receipt import Receipt
 
 
 class ModelConfig(Frozen):
@@ -39,3 +40,4 @@ class Provenance(Frozen):
     git_commit: str | None = None
     labels: tuple[str, ...] = ()
     config: dict[str, JsonValue] = Field(default_factory=dict)
+    receipt: Receipt | None = None

@@ -1,0 +1,55 @@
+"""The receipt of a training: what it took and what it ran on. Published beside the candidate, in no key: another machine makes the same model."""
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+from infra.hub.client import HubClient
+from infra.revisions import Frozen, ModelRevision
+
+RECEIPT_FILE = ".spaceport/receipt.json"
+_CPU_FACTS, _GPU_FACTS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
+
+
+class Receipt(Frozen):
+    """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), and the machine in words."""
+
+    target: str = "process"
+    seconds: float
+    cpu_seconds: float
+    max_rss_bytes: int
+    train_rows: int | None = None
+    machine: str = ""
+
+    def dump(self) -> bytes:
+        """The bytes of the file."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+def read_receipt(hub: HubClient, candidate: ModelRevision) -> Receipt | None:
+    """The receipt of a candidate; None for one published without."""
+    found = hub.read_json(candidate, RECEIPT_FILE)
+    return None if found is None else Receipt.model_validate(found)
+
+
+def this_machine(cpu_facts: Path = _CPU_FACTS, gpu_facts: Path = _GPU_FACTS) -> str:
+    """This machine in words: `AMD EPYC, 2 cores, 23 GiB` and its GPUs."""
+    lines = cpu_facts.read_text().splitlines() if cpu_facts.is_file() else []
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    gpus = [
+        line.partition(":")[2].strip()
+        for facts in sorted(gpu_facts.glob("*/information"))
+        for line in facts.read_text().splitlines()
+        if line.startswith("Model")
+    ]
+    return ", ".join([cpu, f"{os.cpu_count()} cores", f"{psutil.virtual_memory().total >> 30} GiB", *gpus])
+
+
+def train_rows(data: Path) -> int | None:
+    """Rows of a snapshot's training split, from its files' footers; None when it has none."""
+    import pyarrow.parquet as parquet
+
+    files = sorted((data / "data").glob("train-*.parquet"))
+    return sum(parquet.read_metadata(file).num_rows for file in files) if files else None
