@@ -149,7 +149,7 @@ def _can_predict(config: TrainConfig) -> bool:
 def _command(config: TrainConfig, verb: Literal["train", "predict"]) -> Sequence[str]:
     if config.recipe is not None:
         RECIPES[config.recipe].validate(config.args)
-        return RECIPES[config.recipe].command(verb)
+        return RECIPES[config.recipe].command(verb, config.processes)
     return (config.command if verb == "train" else config.predict.command if config.predict else None) or ()
 
 

@@ -1,7 +1,7 @@
 """Exact resume on an unmodified Trainer: order, draws and dropout are values of (seed, what, where), never of a generator's history.
 
 Nothing random is saved, so nothing random can be restored wrongly. `Plan` says which rows make a batch, `Draws` makes
-the batch under its own seed, `Reseed` seeds the model's randomness of one step, `Seal` makes a checkpoint count.
+the batch under its own seed, `Reseed` seeds the model's randomness of one step. (`sealing.Seal` makes a checkpoint count.)
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, set_seed
 
-from infra.storage.sealed import SealedFolder
+from tasks.recipes.ranks import die_with_parent
 
 # Rows are sorted by length within pools of so many batches: nearly no padding, and still another mix every epoch.
 POOL_BATCHES = 50
@@ -128,6 +127,7 @@ class ExactTrainer(Trainer):
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
             collate_fn=_as_it_is,
+            worker_init_fn=die_with_parent,
         )
 
 
@@ -137,15 +137,3 @@ class Reseed(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Seed every generator for the step that begins."""
         set_seed(seed_of(args.seed, "model", state.global_step, args.process_index))
-
-
-class Seal(TrainerCallback):
-    """Seals what the Trainer has just written. Needs `save_total_limit=None`: the Trainer's own rotation comes before anything is known to be whole."""
-
-    def __init__(self, keep: int = 2) -> None:
-        self.keep = keep
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """One writer seals, then rotates."""
-        if state.is_world_process_zero:
-            SealedFolder(Path(args.output_dir), self.keep).seal(state.global_step)

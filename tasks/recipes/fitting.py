@@ -12,11 +12,11 @@ import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
 
 from infra.errors import BadInput
-from infra.storage.sealed import SealedFolder
 from tasks.recipes.classifier import PREDICT_BATCH, set_up
 from tasks.recipes.encoded import Encoded
-from tasks.recipes.exact import ExactTrainer, Reseed, Seal, seed_of
+from tasks.recipes.exact import ExactTrainer, Reseed, seed_of
 from tasks.recipes.following import History, Progress, StopOnSignal
+from tasks.recipes.sealing import Seal, last_sealed
 
 if TYPE_CHECKING:
     from tasks.recipes.rows import Rows
@@ -60,9 +60,7 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     if job.args.length_buckets:
         trainer.lengths = encoded["train"].lengths
-    with arguments.main_process_first(local=False):
-        newest = SealedFolder(checkpoints).newest()
-    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    trainer.train(resume_from_checkpoint=last_sealed(arguments))
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         return None
     facts = {"steps": trainer.state.global_step, "epochs": round(trainer.state.epoch, 4)}

@@ -5,6 +5,7 @@ import os
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from infra.compute import contract
@@ -102,7 +103,11 @@ class StopOnSignal(TrainerCallback):
         self.training = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Save and stop when asked."""
+        """Save and stop when asked: in the same step on every rank, though the signal reaches them at different times."""
+        if args.world_size > 1:
+            anybody = torch.tensor(int(self.asked), device=args.device)
+            torch.distributed.all_reduce(anybody, torch.distributed.ReduceOp.MAX)
+            self.asked = bool(anybody.item())
         if self.asked:
             control.should_save = True
             control.should_training_stop = True

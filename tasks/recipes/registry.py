@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from infra.revisions import Frozen
-from tasks.recipes import arguments
+from tasks.recipes import arguments, ranks
 
 RecipeName = Literal["text_classification"]
 # Arguments that change when a checkpoint is written or who prepares a batch, but not one bit of the result.
@@ -22,9 +22,9 @@ class Recipe:
     packages: tuple[str, ...]
     validate: Callable[[Mapping[str, Any]], Frozen]
 
-    def command(self, verb: Literal["train", "predict"]) -> list[str]:
-        """How the program is started."""
-        return [sys.executable, "-m", self.module, verb]
+    def command(self, verb: Literal["train", "predict"], processes: int = 1) -> list[str]:
+        """How the program is started; training may take several processes of one machine."""
+        return ranks.command(sys.executable, processes if verb == "train" else 1, self.module, verb)
 
     def arguments_that_matter(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, defaults filled in, without those that don't touch the result."""

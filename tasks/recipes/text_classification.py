@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from infra.compute import contract
 from infra.errors import BadInput
 from tasks.recipes.arguments import TextClassificationArgs, validate
+from tasks.recipes.ranks import die_with_launcher
 from tasks.recipes.rows import Rows, read_rows, split_files
 
 
@@ -137,6 +138,7 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
+    die_with_launcher()
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()

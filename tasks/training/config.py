@@ -77,6 +77,9 @@ class TrainConfig(Frozen):
         "auto", title="Number format", description="auto: bfloat16 where the hardware has it, else float32; resolved when the run is planned."
     )
     threads: int = Field(1, ge=1, le=512, title="CPU threads", description="Of the training process. Part of the result, since sums come out in another order.")
+    processes: int = Field(
+        1, ge=1, le=64, title="Processes", description="Ranks of a recipe on one machine, a GPU each where there are any. Part of the result; batch_size is shared."
+    )
     data: Literal["download", "stream"] = Field(
         "download", title="Data access", description="download: the whole revision as a folder. stream: the script reads it through a read-only local address."
     )
@@ -94,6 +97,8 @@ class TrainConfig(Frozen):
             raise ValueError("code, the folder of your script, is needed beside command")
         if self.recipe is not None and (self.predict is not None or self.code is not None or self.include):
             raise ValueError("code, include and predict belong to a command of your own, not to a recipe")
+        if self.command is not None and self.processes != 1:
+            raise ValueError("processes belongs to a recipe; start a command of your own with torchrun --standalone --nproc-per-node N")
         if self.recipe == "text_classification" and self.base_model is None:
             raise ValueError("base_model, the model to start from, is needed with recipe text_classification")
         return self
