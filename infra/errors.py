@@ -8,6 +8,8 @@
     ├── QuotaExceeded    kind "quota": disk, memory, storage or money is used up
     ├── Unhealthy        a service, a Space or an endpoint doesn't answer as it should
     ├── Preempted        the machine was taken away
+    ├── Evicted          the machine threw the work out for its disk or memory
+    ├── CapacityError    no machine of the wanted kind is to be had
     ├── OutOfMemory      the work needed more memory than it had
     ├── Cancelled        a person ended it
     ├── UnknownOutcome   the request may or may not have been carried out; look before you repeat
@@ -16,30 +18,31 @@
 A message says what is wrong, which value, and what to do next, in one line.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-FailureKind = Literal[
-    "preempted",
-    "evicted",
-    "out of memory",
-    "capacity",
-    "quota",
-    "auth",
-    "rate limited",
-    "conflict",
-    "bad input",
-    "unhealthy",
-    "cancelled",
-    "unknown outcome",
-    "bug",
-]
+from infra.failure_kinds import RESPONSES, FailureKind, Response
 
 
 class SpaceportError(Exception):
-    """The root of the tree. `kind` decides what happens next: retry, wait, or tell a person."""
+    """The root of the tree. `kind` decides what happens next: retry, wait, or tell a person; infra/failure_kinds.py has the table."""
 
     kind: ClassVar[FailureKind] = "bug"
-    retryable: ClassVar[bool] = False
+    tries: int = 1  # how often the work was tried before this was believed
+
+    @property
+    def response(self) -> Response:
+        """What is done about it by default."""
+        return RESPONSES[self.kind]
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it may go better the next time."""
+        return self.response.tries_again
+
+    def pause_seconds(self, tries: int) -> float | None:
+        """How long to wait before the next try after `tries` of them; None when there is none to come."""
+        pauses = self.response.pauses_seconds
+        return pauses[tries - 1] if tries <= len(pauses) else None
 
 
 class BadInput(SpaceportError):
@@ -64,11 +67,21 @@ class RateLimited(SpaceportError):
     """The service asked for a pause."""
 
     kind = "rate limited"
-    retryable = True
 
     def __init__(self, message: str, retry_after_seconds: float = 60.0) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+    def pause_seconds(self, tries: int) -> float | None:
+        """At least what the service asked for."""
+        planned = super().pause_seconds(tries)
+        return None if planned is None else max(planned, self.retry_after_seconds)
+
+
+class CapacityError(SpaceportError):
+    """No machine of the wanted kind is to be had now."""
+
+    kind = "capacity"
 
 
 class QuotaExceeded(SpaceportError):
@@ -81,14 +94,18 @@ class Unhealthy(SpaceportError):
     """A service, a Space or an endpoint doesn't answer as it should."""
 
     kind = "unhealthy"
-    retryable = True
 
 
 class Preempted(SpaceportError):
     """The machine was taken away; the next attempt resumes from the last sealed checkpoint."""
 
     kind = "preempted"
-    retryable = True
+
+
+class Evicted(SpaceportError):
+    """The machine threw the work out: its disk or memory was needed."""
+
+    kind = "evicted"
 
 
 class OutOfMemory(SpaceportError):
@@ -107,7 +124,6 @@ class UnknownOutcome(SpaceportError):
     """The request may or may not have been carried out."""
 
     kind = "unknown outcome"
-    retryable = True
 
 
 class Bug(SpaceportError):

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from infra.errors import BadInput, FailureKind
+from infra.errors import BadInput
+from infra.failure_kinds import FailureKind
 from infra.revisions import Frozen
 
 ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY = "report", "progress", "training-run"
