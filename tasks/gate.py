@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from infra.errors import BadInput, Bug
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger, Publication, ref_of
-from infra.hub.live import CANDIDATE_FILE, Main, promoted_candidate, rejected_candidates
+from infra.hub.live import CANDIDATE_FILE, Main, is_rejected, promoted_candidate
 from infra.hub.step_records import StepRecord, digest
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
 from tasks.gate_config import GateConfig
@@ -93,7 +93,7 @@ def verdict_record(candidate: ModelRevision, main: Main, split: SplitRows, confi
 
 def _settled(ledger: Ledger, candidate: ModelRevision, candidate_key: str, main: Main, record: StepRecord) -> GateVerdict | Judgement | None:
     """What needs no predictions: a verdict that was given, a candidate that is live already, one that a rollback took back."""
-    if str(candidate) in rejected_candidates(main.record):
+    if is_rejected(main.record, candidate, candidate_key):
         return Judgement(decision="keep", reason="a rollback took this candidate back; only `promote` by hand makes it live again")
     live = main.record is not None and promoted_candidate(main.record) == candidate
     key = main.record.outputs.get("verdict") if live and main.record else record.key

@@ -1,7 +1,7 @@
 """README cards: our part is rewritten to the byte, other people's text and front matter stay as they wrote them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import yaml
@@ -37,6 +37,11 @@ def promote_card(main: str | None, candidate: str, retired: frozenset[str] = fro
     """Main's card with the candidate's part in it. `retired`: front-matter keys that our last promotion set and this candidate lacks."""
     values = front_matter_of(candidate)
     return merge_card(main, body_of(candidate), {**dict.fromkeys(sorted(retired - values.keys())), **values})
+
+
+def promoted_part(card: str, keys: Collection[str]) -> str:
+    """The candidate's part of a card that `promote_card` wrote: our body, and the front-matter keys that came with it."""
+    return merge_card(None, body_of(card), {key: value for key, value in front_matter_of(card).items() if key in keys})
 
 
 def front_matter_of(card: str) -> dict[str, Any]:

@@ -72,3 +72,14 @@ def rejected_candidates(record: StepRecord | None) -> frozenset[str]:
     """Candidates that a rollback took back, as written revisions: no run promotes them again, only a person does."""
     listed = record.outputs.get("rejected") if record else None
     return frozenset(str(entry) for entry in listed) if isinstance(listed, list) else frozenset()
+
+
+def rejected_keys(record: StepRecord | None) -> frozenset[str]:
+    """The step keys of the candidates that a rollback took back: the same work published again is still that work."""
+    listed = record.outputs.get("rejected_keys") if record else None
+    return frozenset(str(entry) for entry in listed) if isinstance(listed, list) else frozenset()
+
+
+def is_rejected(record: StepRecord | None, candidate: ModelRevision, candidate_key: str) -> bool:
+    """Whether the promotion that main holds says that a rollback took this candidate back."""
+    return str(candidate) in rejected_candidates(record) or candidate_key in rejected_keys(record)
