@@ -1,0 +1,279 @@
+"""Sealed checkpoints outside the machine, in a folder or on S3, behind one head object that decides everything.
+
+store = open_store("s3://bucket/checkpoints", key)    # or a folder
+attempt = store.take("host-1")                         # moves the head: every older attempt is superseded now
+attempt.newest(folder)                                 # the newest checkpoint that is whole, restored; None for none
+attempt.seal(folder / "checkpoint-200")                # the files first, then the head moves: only now it counts
+attempt.check()                                        # raises Superseded when a newer attempt has taken over
+
+The head holds the attempt's number and token, the sealed checkpoints that are kept, and the seconds used. It moves by
+compare-and-swap only, and to seal *is* to move it: an attempt that wakes up after an hour finds the head moved, and
+whatever it uploaded was never named by anything. Each checkpoint has a place of its own, `<attempt>-<number>/`, with its
+files under their SHA-256. Nothing is shared between places: rotation deletes whole places that the head doesn't name, a
+damaged file can spoil one checkpoint only, and an attempt deletes no place of an attempt after it.
+"""
+
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pydantic import JsonValue, ValidationError
+
+from infra.errors import BadInput, Conflict, Unhealthy
+from infra.revisions import Frozen
+from infra.storage.manifests import listed, restored, sha256_of_bytes
+
+KEEP: Final = 2
+_MOVES = 50
+_KEY = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]{0,127}")
+_PLACE = re.compile(r"(\d{6})-\d{6}")
+
+
+class Superseded(Conflict):
+    """A newer attempt has taken over; nothing of this one can count any more."""
+
+
+class Missing(Exception):
+    """An object that isn't in the store. Caught in here: it makes a checkpoint damaged."""
+
+
+class Moved(Exception):
+    """The head isn't where the writer believed it to be. Caught in here."""
+
+
+class Shelf(Protocol):
+    """Where the objects of one key lie. Names are `place/sha256`."""
+
+    uri: str
+
+    def head(self) -> tuple[bytes, str] | None:
+        """The head's bytes and the tag to move it by; None when there is no head yet."""
+
+    def move_head(self, body: bytes, tag: str | None) -> str:
+        """Replace the head that has this tag (None: create it), durably, or raise Moved. Returns the new tag."""
+
+    def put(self, name: str, source: Path | bytes, sha256: str, may_link: bool) -> None:
+        """Store an object whole, in bounded memory; `may_link` when nobody writes into the file any more. Raises Conflict when its hash is another."""
+
+    def get(self, name: str, target: Path, may_link: bool) -> None:
+        """Write an object's bytes to a new file. Raises Missing."""
+
+    def places(self) -> list[str]:
+        """The places that hold anything."""
+
+    def drop(self, place: str) -> None:
+        """Delete a place and everything in it."""
+
+    def tidy(self, before_attempt: int) -> None:
+        """Give up unfinished uploads of older attempts."""
+
+
+class Sealed(Frozen):
+    """A checkpoint that counts: its name, where it lies, and the hash of its manifest, which holds the hashes of its files."""
+
+    name: str
+    place: str
+    manifest: str
+    bytes: int
+    attempt: int
+
+
+class Head(Frozen):
+    """The one object that decides. `move` is new with every move, so that a writer whose answer was lost knows its own."""
+
+    attempt: int = 0
+    token: str = ""
+    move: str = ""
+    note: str = ""
+    spent_seconds: float = 0.0
+    sealed: tuple[Sealed, ...] = ()
+    receipt: dict[str, JsonValue] | None = None
+
+
+class Ticket(Frozen):
+    """An attempt's number and token: enough to check it, or to finish it, from another task."""
+
+    attempt: int
+    token: str
+
+
+class CheckpointStore:
+    """The sealed checkpoints of one piece of work."""
+
+    def __init__(self, shelf: Shelf, keep: int = KEEP) -> None:
+        self.shelf, self.keep = shelf, max(1, keep)
+
+    def head(self) -> Head:
+        """What the store says now."""
+        return self._read()[0]
+
+    def take(self, note: str = "") -> "Attempt":
+        """Start an attempt: the head moves to its number, and older attempts can't seal or publish any more."""
+        for _ in range(_MOVES):
+            head, tag = self._read()
+            token = secrets.token_hex(8)
+            mine = head.model_copy(update={"attempt": head.attempt + 1, "token": token, "note": note[:200], "receipt": None})
+            try:
+                mine, tag = self._move(mine, tag)
+            except Moved:
+                continue
+            self.shelf.tidy(mine.attempt)
+            return Attempt(self, Ticket(attempt=mine.attempt, token=token), mine, tag)
+        raise Unhealthy(f"{self.shelf.uri}: the head was moved by others {_MOVES} times in a row. Who else starts this work?")
+
+    def attempt(self, ticket: Ticket) -> "Attempt":
+        """The attempt of a ticket again. Raises Superseded."""
+        head, tag = self._read()
+        attempt = Attempt(self, ticket, head, tag)
+        if not attempt._is_ours(head):
+            raise attempt._superseded(head)
+        return attempt
+
+    def _read(self) -> tuple[Head, str | None]:
+        found = self.shelf.head()
+        if found is None:
+            return Head(), None
+        try:
+            return Head.model_validate_json(found[0]), found[1]
+        except ValidationError:
+            raise BadInput(f"{self.shelf.uri}: head.json is no head of ours. Give train another checkpoint store, or move that file away.") from None
+
+    def _move(self, head: Head, tag: str | None) -> tuple[Head, str]:
+        head = head.model_copy(update={"move": secrets.token_hex(8)})
+        try:
+            return head, self.shelf.move_head(head.model_dump_json(indent=1).encode(), tag)
+        except Moved:
+            # A request that was carried out and whose answer was lost is repeated by the client, and then refused: the head that is there is ours.
+            there, new_tag = self._read()
+            if there.move == head.move and new_tag is not None:
+                return there, new_tag
+            raise
+
+
+class Attempt:
+    """One attempt at the work. Its methods may be called from several threads."""
+
+    def __init__(self, store: CheckpointStore, ticket: Ticket, head: Head, tag: str | None) -> None:
+        self.ticket = ticket
+        self.spent_before_seconds = head.spent_seconds
+        self._store, self._shelf = store, store.shelf
+        self._head, self._tag = head, tag
+        self._damaged: set[str] = set()
+        self._number = 0
+        # Two locks: while gigabytes are uploaded the head still moves, for the seconds used.
+        self._sealing, self._moving = threading.Lock(), threading.Lock()
+
+    @property
+    def number(self) -> int:
+        """1 for the first attempt at this work."""
+        return self.ticket.attempt
+
+    @property
+    def sealed(self) -> tuple[Sealed, ...]:
+        """The checkpoints that count, newest first, less those found damaged."""
+        return tuple(entry for entry in self._head.sealed if entry.place not in self._damaged)
+
+    def seal(self, checkpoint: Path, name: str | None = None) -> Sealed:
+        """Make a finished folder or file count. Raises Superseded, and Conflict when it changed while it was read."""
+        with self._sealing:
+            self.check()  # before gigabytes are uploaded for nothing
+            self._number += 1
+            place = f"{self.number:06}-{self._number:06}"
+            try:
+                entry = self._upload(checkpoint, name or checkpoint.name, place)
+            except BaseException:
+                self._shelf.drop(place)  # no head was asked to name it yet
+                raise
+            self._move(lambda: {"sealed": (entry, *self.sealed)[: self._store.keep]}, place)
+            self._damaged.clear()
+            self._drop_unnamed()
+            return entry
+
+    @property
+    def damaged(self) -> tuple[str, ...]:
+        """The names of the checkpoints that `newest` has passed over."""
+        return tuple(entry.name for entry in self._head.sealed if entry.place in self._damaged)
+
+    def newest(self, into: Path) -> Path | None:
+        """Restore the newest checkpoint whose every file has its hash as `into/<name>`; a damaged one is passed over. None for none."""
+        into.mkdir(parents=True, exist_ok=True)
+        for entry in self.sealed:
+            found = restored(self._shelf, entry, into)
+            if found is not None:
+                return found
+            self._damaged.add(entry.place)
+        return None
+
+    def spend(self, seconds: float) -> None:
+        """Record how many seconds this attempt has used so far. Raises Superseded."""
+        self._move(lambda: {"spent_seconds": self.spent_before_seconds + seconds})
+
+    def check(self) -> None:
+        """Raise Superseded unless this is still the newest attempt."""
+        head, _ = self._store._read()
+        if not self._is_ours(head):
+            raise self._superseded(head)
+
+    def finish(self, receipt: dict[str, JsonValue] | None = None) -> None:
+        """The work is published: drop its checkpoints and its bill. The head stays, so that an older attempt still finds itself superseded."""
+        with self._sealing:
+            self._move(lambda: {"sealed": (), "spent_seconds": 0.0, "receipt": receipt or {}})
+            self._drop_unnamed()
+
+    def _upload(self, checkpoint: Path, name: str, place: str) -> Sealed:
+        manifest, paths = listed(checkpoint, name)
+        for file, digest in manifest.files.items():
+            self._shelf.put(f"{place}/{digest}", paths[file], digest, manifest.is_settled)
+        body = manifest.model_dump_json(indent=1).encode()
+        digest = sha256_of_bytes(body)
+        self._shelf.put(f"{place}/{digest}", body, digest, False)
+        return Sealed(name=name, place=place, manifest=digest, bytes=manifest.bytes, attempt=self.number)
+
+    def _move(self, changes: Callable[[], dict[str, Any]], uploaded: str | None = None) -> None:
+        """Move the head by changes that are worked out on top of what it says. `uploaded` goes away with an attempt that is superseded."""
+        with self._moving:
+            for _ in range(_MOVES):
+                try:
+                    self._head, self._tag = self._store._move(self._head.model_copy(update=changes()), self._tag)
+                    return
+                except Moved:
+                    there, tag = self._store._read()
+                if not self._is_ours(there):
+                    if uploaded and uploaded not in {entry.place for entry in there.sealed}:
+                        self._shelf.drop(uploaded)
+                    raise self._superseded(there)
+                self._head, self._tag = there, tag  # an earlier move of ours was carried out after we had given it up
+        raise Unhealthy(f"{self._shelf.uri}: the head can't be moved. Run it again.")
+
+    def _is_ours(self, head: Head) -> bool:
+        return (head.attempt, head.token) == (self.ticket.attempt, self.ticket.token)
+
+    def _superseded(self, head: Head) -> Superseded:
+        if head.attempt < self.number:
+            return Superseded(f"{self._shelf.uri} no longer knows attempt {self.number}: its head was put back or deleted. Run it again.")
+        by = f" ({head.note})" if head.note else ""
+        return Superseded(f"attempt {self.number} is superseded by attempt {head.attempt}{by}; nothing of it counts any more.")
+
+    def _drop_unnamed(self) -> None:
+        kept = {entry.place for entry in self._head.sealed}
+        for place in self._shelf.places():
+            if (match := _PLACE.fullmatch(place)) and int(match[1]) <= self.number and place not in kept:
+                self._shelf.drop(place)
+
+
+def open_store(uri: str, key: str, keep: int = KEEP) -> CheckpointStore:
+    """The store of one piece of work, below a folder or an `s3://bucket/prefix`. Nothing is asked or made yet."""
+    if not _KEY.fullmatch(key):
+        raise BadInput(f"checkpoint store: {key[:80]!r} can't be a key. Use letters, digits, dots, dashes.")
+    if uri.startswith("s3://"):
+        from infra.storage.checkpoints_s3 import S3Shelf
+
+        return CheckpointStore(S3Shelf(uri, key), keep)
+    if "://" in uri:
+        raise BadInput(f"checkpoint store {uri!r}: {uri.split(':')[0]}:// can't be written. Give a folder or s3://bucket/prefix.")
+    from infra.storage.checkpoints_folder import FolderShelf
+
+    return CheckpointStore(FolderShelf(Path(uri).expanduser(), key), keep)
