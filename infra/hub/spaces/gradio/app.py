@@ -115,5 +115,5 @@ def page() -> Any:
 if __name__ == "__main__":
     demo = page()
     loading.result()  # a model that can't be loaded ends the app here, with its reason in the log
-    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate")
+    theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate").set(link_text_color_dark="*primary_300")
     demo.launch(quiet=True, css=CSS, theme=theme, app_kwargs={"routes": [APIRoute("/revision", revision)]})
