@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from deployments import running
+from deployments import moving, running
 from deployments.local_stack import LocalStack
 from deployments.words import split_words
 from infra.errors import Bug, SpaceportError, UnknownOutcome, described
@@ -96,6 +96,38 @@ def run(*words: Words, json: Json = False, detach: bool = False, if_changed: boo
 def demo(*words: Words, full: bool = False, json: Json = False) -> int:
     """The whole pipeline on real movie reviews, in one command and with no account (`make run`)."""
     return running.demo(split_words(words)[1], full=full, json=json)
+
+
+@app.command
+def promote(revision: str, *files: Path, json: Json = False, detach: bool = False) -> int:
+    """Make a revision live by your word: model and Space together, proved by the app. Also what the gate kept out or a rollback took back.
+
+    Parameters
+    ----------
+    revision
+        ns/name@SHA: a candidate, or what was live once; a short SHA, a branch or a tag will do.
+    files
+        The run config, which names the Space; without one, that of the model's last run.
+    detach
+        Return when the run is started.
+    """
+    return moving.run(False, revision, files, json=json, detach=detach)
+
+
+@app.command
+def rollback(revision: str | None = None, *files: Path, json: Json = False, detach: bool = False) -> int:
+    """Make live again what was live before: model and Space together, proved by the app. No run promotes again what this takes back.
+
+    Parameters
+    ----------
+    revision
+        ns/name@SHA of what was live once; ns/name, or nothing where there is one model: what was live before the present one.
+    files
+        The run config, which names the Space; without one, that of the model's last run.
+    detach
+        Return when the run is started.
+    """
+    return moving.run(True, revision, files, json=json, detach=detach)
 
 
 def main(words: Sequence[str] | None = None) -> None:

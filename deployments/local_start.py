@@ -24,7 +24,7 @@ SERVER_PORT, HUB_PORT = 4200, 7860
 SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
 WORKER_NAME = "local"
 PORT_TRIES = 3
-FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space")
+FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space", "flows.rollback")
 Say = Callable[[str], None]
 
 

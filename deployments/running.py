@@ -64,18 +64,18 @@ def run(
     if if_changed:
         found = _unchanged(config)
         if found:
-            return _ended(None, found, json)
+            return ended(None, found, json)
     api = PrefectApi.from_settings(settings)
     triggered = trigger(api, config, key, git_commit(files[0].resolve().parent) if files else None)
     if detach:
-        return _ended(triggered, RunReport(outcome="started"), json)
+        return ended(triggered, RunReport(outcome="started"), json)
     say(f"run     {triggered['name']}   {triggered['url']}")
     try:
         report = follow(api, triggered["id"])
     except KeyboardInterrupt:
         say(f"\nleft; the run goes on. Follow it again: spaceport run ... --key {triggered['key']}")
         return 130
-    return _ended(triggered, report, json)
+    return ended(triggered, report, json)
 
 
 def trigger(api: PrefectApi, config: RunConfig, key: str | None, commit: str | None = None) -> dict[str, str]:
@@ -160,7 +160,8 @@ def _unchanged(config: RunConfig) -> RunReport | None:
     return None if found.changes else found.report(what_is_live(config, hub))
 
 
-def _ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> int:
+def ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> int:
+    """Say how it ended, as one object or for people; returns the exit code."""
     if json:
         print(json_format.dumps(as_json(flow_run, report)))
     else:

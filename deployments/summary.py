@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flows.planning import Plan
     from tasks.check import CheckReport
 
-COLOURS = {"promoted": "green", "unchanged": "green", "started": "green", "kept": "yellow", "undecided": "yellow"}
+COLOURS = {"promoted": "green", "rolled back": "green", "unchanged": "green", "started": "green", "kept": "yellow", "undecided": "yellow"}
 
 
 def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:

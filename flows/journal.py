@@ -12,13 +12,14 @@ from tasks.gate_statistics import Decision
 from tasks.prefect_tasks import show_report
 from tasks.report import HEADLINES, Ended, Failure, Live, RunOutcome, RunReport, StepName, StepReport
 
-STATE_NAMES: dict[RunOutcome, str] = {"promoted": "Promoted", "kept": "Kept", "undecided": "Undecided", "unchanged": "Unchanged"}
+STATE_NAMES: dict[RunOutcome, str] = {"promoted": "Promoted", "rolled back": "RolledBack", "kept": "Kept", "undecided": "Undecided", "unchanged": "Unchanged"}
 
 
 class Journal:
-    """What happened so far in one run of the pipeline."""
+    """What happened so far in one run. `moved`: what the run is called when it published something."""
 
-    def __init__(self) -> None:
+    def __init__(self, moved: RunOutcome = "promoted") -> None:
+        self.moved = moved
         self.steps: list[StepReport] = []
         self.live = Live()
         self.numbers: dict[str, str] = {}
@@ -65,7 +66,7 @@ class Journal:
     def _outcome(self) -> RunOutcome:
         if self.decision != "promote":
             return "kept" if self.decision == "keep" else "undecided"
-        return "promoted" if any(step.outcome == "published" for step in self.steps) else "unchanged"
+        return self.moved if any(step.outcome == "published" for step in self.steps) else "unchanged"
 
 
 def _in_a_line(report: RunReport) -> str:

@@ -26,7 +26,7 @@ from tasks.data_register import DataConfig, DataRegistered, data_register
 from tasks.data_report import render_data_report
 from tasks.gate import GateConfig, GateVerdict, gate
 from tasks.gate_page import headline_gate, numbers_of, render_gate
-from tasks.promote_model import promote
+from tasks.promote_model import promote, promote_by_hand, roll_back
 from tasks.publish_candidate import METRICS_FILE
 from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space, space_record
 from tasks.report import ARTIFACT_KEY, TRAINING_RUN_KEY, Ended, RunReport, StepOutcome, render_report
@@ -126,6 +126,14 @@ async def promote_model_task(verdict: GateVerdict) -> Any:
     hub = HubClient.from_settings()
     promoted = await asyncio.to_thread(promote, verdict.candidate, verdict.judged_main_sha, verdict.key, hub)
     return _ended(Ended(promoted.revision, promoted.outcome, str(promoted.revision), promoted.key))
+
+
+@_step("promote_model", retries=2)
+async def move_live_task(back: bool, revision: ModelRevision, instead_of: ModelRevision) -> Any:
+    """Main to what a person asked for, instead of what that person saw there."""
+    move = roll_back if back else promote_by_hand
+    moved = await asyncio.to_thread(move, revision, instead_of, HubClient.from_settings())
+    return _ended(Ended(moved.revision, moved.outcome, str(moved.revision), moved.key))
 
 
 @_step("refresh_space")

@@ -13,10 +13,11 @@ from infra.revisions import Frozen
 ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY = "report", "progress", "training-run"
 StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
-RunOutcome = Literal["promoted", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
-EXIT_CODES: dict[RunOutcome, int] = {"promoted": 0, "unchanged": 0, "started": 0, "failed": 1, "cancelled": 1, "kept": 2, "undecided": 2, "unknown": 3}
+RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
+EXIT_CODES: dict[RunOutcome, int] = {"promoted": 0, "rolled back": 0, "unchanged": 0, "started": 0, "failed": 1, "cancelled": 1, "kept": 2, "undecided": 2, "unknown": 3}
 HEADLINES: dict[RunOutcome, str] = {
     "promoted": "Promoted: the new revision is live",
+    "rolled back": "Rolled back: the earlier revision is live, and no run promotes again what was taken back",
     "kept": "Kept: the candidate is not better, nothing was changed",
     "undecided": "Undecided: the test rows can't tell, nothing was changed",
     "unchanged": "Unchanged: everything was already there",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from infra.errors import BadInput
 from infra.hub.client import HubClient
 from infra.hub.ledger import HISTORY_COMMITS, TRAILER, Ledger, ref_of
-from infra.hub.live import is_rejected, promoted_candidate
+from infra.hub.live import CANDIDATE_FILE, is_rejected, promoted_candidate
 from infra.hub.step_records import StepRecord
 from infra.revisions import ModelRevision, Repo
 
@@ -89,3 +89,12 @@ def taken_back(hub: HubClient, target: Promotion) -> list[Promotion]:
             return newer
         newer.append(found)
     raise BadInput(f"{target.candidate} was never live in {target.revision.repo_id}. `spaceport promote` makes it live.")
+
+
+def candidate_record(hub: HubClient, revision: ModelRevision) -> StepRecord | None:
+    """The record of the candidate that a revision is, or that a promotion put there."""
+    promotion = promotion_at(hub, revision)
+    if promotion is None:
+        return Ledger(hub).record_at(revision)
+    told = hub.read_json(promotion.revision, CANDIDATE_FILE)
+    return None if told is None else StepRecord.parse(told, promotion.revision)
