@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from infra.errors import BadInput
+from infra.plain_words import matching
 from infra.revisions import DatasetRevision, Frozen, Repo
 from tasks.data_register import DataConfig
 from tasks.gate import GateConfig
@@ -30,7 +31,9 @@ class RunConfig(Frozen):
 
     model_config = ConfigDict(title="Run config")
 
-    name: Annotated[str, Field(title="Name", description="What the run is called in the UI.", pattern=r"^[\w. -]{1,80}$")]
+    name: Annotated[str, matching(r"[\w. -]{1,80}", "1 to 80 letters, digits, spaces, dots, _ or -")] = Field(
+        title="Name", description="What the run is called in the UI."
+    )
     target: Target = Field("process", title="Target", description="Where training runs: process (the worker's own machine).")
     data: DataConfig | None = Field(None, title="Data", description="Raw rows and what to make of them. Leave it out to train on an existing dataset.")
     dataset: Annotated[str | None, AfterValidator(_as_dataset_revision)] = Field(

@@ -1,5 +1,8 @@
 """What is wrong with a value of a config, for people: pydantic's own words about types are for programmers."""
 
+import re
+
+from pydantic import AfterValidator
 from pydantic_core import ErrorDetails
 
 SHOWN_CHARACTERS = 120
@@ -11,6 +14,18 @@ NEEDED = {
     ("tuple_", "list_", "set_"): 'a list is needed, as in ["a", "b"]',
     ("dict_", "model_", "mapping_"): "a table of named fields is needed",
 }
+
+
+def matching(pattern: str, words: str) -> AfterValidator:
+    """A text that matches the whole pattern; the complaint says it in words, not as a regular expression."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"{words} is needed")
+        return text
+
+    return AfterValidator(check)
 
 
 def complaint(mistake: ErrorDetails) -> str:

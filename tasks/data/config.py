@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from infra.plain_words import matching
 from infra.revisions import Frozen, RepoId
 
 
@@ -46,9 +47,8 @@ class DataConfig(Frozen):
         None, title="Labels", description="All allowed labels, in order. None: learned from the rows and written down, sorted."
     )
     columns: tuple[Name, ...] | None = Field(None, title="Columns kept", description="Besides text and label. None: all of them.")
-    transform: str | None = Field(
+    transform: Annotated[str, matching(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "package.module:function")] | None = Field(
         None,
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         title="Transform",
         description="Your own function as package.module:function. It gets one row as a dict and returns the row to keep, or None to drop it.",
     )

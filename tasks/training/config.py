@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
+from infra.plain_words import matching
 from infra.revisions import Frozen, as_repo_id
 from tasks.recipes.registry import RecipeName
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+VariableName = Annotated[str, matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable (letters, digits and _)")]
 _REF = re.compile(r"[\w][\w./-]*", re.ASCII)
 
 
@@ -78,14 +79,18 @@ class TrainConfig(Frozen):
     )
     threads: int = Field(1, ge=1, le=512, title="CPU threads", description="Of the training process. Part of the result, since sums come out in another order.")
     processes: int = Field(
-        1, ge=1, le=64, title="Processes", description="Ranks of a recipe on one machine, a GPU each where there are any. Part of the result; batch_size is shared."
+        1, ge=1, le=64, title="Processes", description="Ranks of a recipe on one machine, one GPU each. Part of the result; batch_size is shared."
     )
     data: Literal["download", "stream"] = Field(
         "download", title="Data access", description="download: the whole revision as a folder. stream: the script reads it through a read-only local address."
     )
     secrets: tuple[VariableName, ...] = Field((), title="Secrets", description="Names of variables of the worker that the script may read. It sees no others.")
-    timeout_minutes: float | None = Field(
-        None, gt=0, allow_inf_nan=False, title="Time limit", description="The script is ended after so many minutes, its checkpoint sealed."
+    max_hours: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        title="Time budget",
+        description="Of all attempts together. At its end the script seals a checkpoint and stops; with a higher one the training goes on from there.",
     )
     grace_seconds: float = Field(30.0, ge=0, le=3600, title="Grace", description="Seconds between SIGTERM and the end, to seal a checkpoint.")
 

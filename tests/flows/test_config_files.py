@@ -171,6 +171,8 @@ def test_a_typo_in_a_flag_names_the_flag(file: Path) -> None:
         (WHOLE.replace("[data]", "[data]\ntest_share = 7"), "data.test_share"),
         (WHOLE.replace('[data]\nrepo_id = "acme/reviews"\nsource = "rows.csv"', ""), "exactly one of data"),
         (WHOLE.replace('name = "reviews"', 'name = "reviews"\ndataset = "datasets/a/b@main"'), "40-digit SHA"),
+        (WHOLE.replace('name = "reviews"', 'name = "a/b"'), "1 to 80 letters, digits, spaces, dots, _ or - is needed (it is 'a/b')"),
+        (WHOLE.replace("[data]", '[data]\ntransform = "clean"'), "package.module:function is needed"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(file: Path, text: str, says: str) -> None:
