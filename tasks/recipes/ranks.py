@@ -6,16 +6,17 @@ training on. Here the first worker's exit code is ours, and no worker outlives i
 
 import ctypes
 import logging
+import math
 import os
 import signal
 import sys
+from typing import Any
 
 from infra.compute import contract
 
 LAUNCHER = "SPACEPORT_LAUNCHER"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# Ours to be longer than any train.grace_seconds: whoever started us has the one clock for the grace.
-_SHUTDOWN_SECONDS = 3600
+_GRACE_SECONDS = 30
 
 
 def command(python: str, processes: int, module: str, verb: str) -> list[str]:
@@ -44,13 +45,16 @@ def main(arguments: list[str]) -> int:
     os.environ[LAUNCHER] = str(os.getpid())
     # A fault is told by the worker itself, in one line; torchrun's frame around it would hide that line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    from torch.distributed import run
+    from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    options = ["--standalone", "--nproc-per-node", processes, "--max-restarts", "0", "--shutdown-timeout", str(_SHUTDOWN_SECONDS)]
+    start: Any = torchrun  # without types in torch 2.13
+    # The time that ranks have to end: after a SIGTERM to seal, and after the fault of another rank, whom they may be waiting for in vain.
+    grace = math.ceil(float(os.environ.get(contract.GRACE_SECONDS) or _GRACE_SECONDS))
+    options = ["--standalone", "--nproc-per-node", processes, "--max-restarts", "0", "--shutdown-timeout", str(grace)]
     try:
-        run.run(run.parse_args([*options, "-m", module, *rest]))
+        start.run(start.parse_args([*options, "-m", module, *rest]))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

@@ -3,6 +3,9 @@
 Standard library only, and started by its path. Standard input is the lifeline: when it closes, whoever started us is
 gone, and the script goes at once: nobody may train on beside a second attempt. SIGTERM, and the end of the lease, reach
 the script as SIGTERM first. When the script ends, everything that it started ends too, in whatever session it sits.
+
+We are two processes, a guard and its supervisor. Whichever of them is killed, the other one ends the script with all
+that it started: torchrun's workers sit in sessions of their own, and the kernel's parent-death signal reaches torchrun only.
 """
 
 import contextlib
@@ -18,6 +21,8 @@ import time
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_ASKED = (signal.SIGTERM, signal.SIGINT)
+_GUARD_GONE = signal.SIGUSR1
 
 
 class Supervisor:
@@ -31,8 +36,9 @@ class Supervisor:
         self.wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (*_ASKED, _GUARD_GONE, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_ASKED, _GUARD_GONE, signal.SIGCHLD])  # before the script would inherit the mask
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what the script leaves behind becomes our child, so that it can be found
         # A process group of its own, so that one signal reaches the script and its usual children. If we are killed, the kernel kills the script.
         die_with_us = lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # noqa: E731
@@ -44,12 +50,12 @@ class Supervisor:
         code = None
         while code is None:
             ready, _, _ = select.select([*lifeline, self.wake_read], [], [], self._patience())
-            asked = self.wake_read in ready and bool({signal.SIGTERM, signal.SIGINT} & set(os.read(self.wake_read, 4096)))
-            if lifeline and 0 in ready and not os.read(0, 4096):
+            heard = set(os.read(self.wake_read, 4096)) if self.wake_read in ready else set()
+            if _GUARD_GONE in heard or (lifeline and 0 in ready and not os.read(0, 4096)):
                 lifeline = []
                 self._kill("orphaned")
             now = time.monotonic()
-            if asked:
+            if heard & {*_ASKED}:
                 self._ask("stopped")
             if self.lease_ends and now >= self.lease_ends:
                 self._ask("lease")
@@ -126,15 +132,44 @@ def _alive(pids: list[int]) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Run the command under the given grace and lease (0 = none) and write its status, one JSON object, to the status descriptor."""
-    status_fd, grace_seconds, lease_seconds = int(arguments[0]), float(arguments[1]), float(arguments[2])
+    status_fd, guard = int(arguments[0]), os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [*_ASKED, _GUARD_GONE, signal.SIGCHLD])
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # what a killed supervisor leaves behind becomes the guard's child
+    supervisor = os.fork()
+    if supervisor:
+        return _guard(supervisor, status_fd)
+    _prctl(_PR_SET_PDEATHSIG, _GUARD_GONE)
+    if os.getppid() != guard:
+        return 1
+    os.setpgid(0, 0)  # one kill of a process group doesn't take us both
+    _supervise(status_fd, float(arguments[1]), float(arguments[2]), arguments[4:])
+    return 0
+
+
+def _guard(supervisor: int, status_fd: int) -> int:
+    """Hand signals on, wait, and end the script when its supervisor was killed."""
+    while (number := signal.sigwait([*_ASKED, signal.SIGCHLD])) != signal.SIGCHLD or (ended := os.waitpid(supervisor, os.WNOHANG))[0] == 0:
+        if number != signal.SIGCHLD:
+            os.kill(supervisor, number)
+    code = os.waitstatus_to_exitcode(ended[1])
+    if code != 0:
+        _kill_descendants()
+        _write(status_fd, {"code": code, "reason": None, "max_rss_bytes": 0, "cpu_seconds": 0.0})
+    return 0
+
+
+def _supervise(status_fd: int, grace_seconds: float, lease_seconds: float, command: list[str]) -> None:
     os.set_inheritable(status_fd, False)
     try:
-        status = Supervisor(arguments[4:], grace_seconds, lease_seconds).run()
+        status = Supervisor(command, grace_seconds, lease_seconds).run()
     except OSError as error:
         status = {"code": 127, "reason": None, "error": f"{error.strerror}: {error.filename}"}
+    _write(status_fd, status)
+
+
+def _write(status_fd: int, status: dict[str, object]) -> None:
     with os.fdopen(status_fd, "w") as file:
         json.dump(status, file)
-    return 0
 
 
 if __name__ == "__main__":

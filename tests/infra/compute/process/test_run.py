@@ -203,7 +203,7 @@ async def test_a_listener_that_fails_ends_the_script(tmp_path):
 async def test_a_deaf_script_is_killed_after_its_grace(tmp_path):
     """A script that ignores SIGTERM at the end of its time is killed, and the limit is named."""
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.01)\n"
-    with pytest.raises(QuotaExceeded, match=r"ended at its time limit. Raise train.timeout_minutes"):
+    with pytest.raises(QuotaExceeded, match=r"ended when its hours were used up. Raise train.max_hours"):
         await run(code, tmp_path, lease_seconds=0.5, grace_seconds=0.2)
 
 
@@ -244,6 +244,22 @@ async def test_the_script_dies_with_its_parent(tmp_path):
     parent.kill()
     await parent.wait()
     await eventually(lambda: not any(map(alive, pids)))
+
+
+@pytest.mark.parametrize("killed", ["guard", "supervisor", "script"])
+async def test_nothing_outlives_a_killed_supervisor(tmp_path, killed):
+    """kill -9 of any one process between us and the script: all of them are gone, in whatever session they sit, and it is a preemption."""
+    lines: list[str] = []
+    task = asyncio.create_task(run(CHILD, tmp_path, on_line=lines.append))
+    await eventually(lambda: lines)
+    script, far = map(int, lines[0].split())
+    supervisor = psutil.Process(script).ppid()
+    guard = psutil.Process(supervisor).ppid()
+    assert psutil.Process(guard).ppid() == os.getpid()
+    os.kill({"guard": guard, "supervisor": supervisor, "script": script}[killed], 9)
+    await eventually(lambda: not any(map(alive, (guard, supervisor, script, far))))
+    with pytest.raises(Preempted):
+        await task
 
 
 def test_progress_lines_read_back():

@@ -1,0 +1,199 @@
+"""Kills trainings with -9 at random times and inside saves, resumes them elsewhere, and compares SHA-256 with an undisturbed run.
+
+    python tests/tasks/recipes/kill_training.py --kills 100 [--seed 0] [--modes masking torchrun] [--without draws|reseed|seal]
+
+Exit 0 when every killed training ended in the very bytes of the undisturbed one. `--without` takes away one of the three
+parts that make a resume exact, to see this program fail.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from attempts import Forked, Ranked, Stage, Zygote
+from file_events import FileEvents
+
+from infra.storage.checkpoints import open_store
+from infra.storage.sealed import is_whole
+from tasks.training.inputs import proposed_dtype
+
+MODES = {
+    "plain": {},
+    "accumulation": {"gradient_accumulation_steps": 4},
+    "workers": {"loader_workers": 2},
+    "buckets": {"length_buckets": True},
+    "evaluation": {"evaluate": True},
+    "masking": {},
+    "masking-workers": {"loader_workers": 2},
+    "frozen": {"freeze": True},
+    "bfloat16": {},
+    "torchrun": {"length_buckets": True},
+}
+# Who prepares a batch and whether anything is measured in between is no part of the result.
+SAME = [("plain", "workers", "evaluation"), ("masking", "masking-workers")]
+KILLS_PER_TRIAL, STEPS = 3, 60
+
+
+@dataclass
+class Row:
+    """What was seen in one mode."""
+
+    mode: str
+    sha: str = ""
+    seconds: float = 0.0
+    events: int = 0
+    seen: Counter = field(default_factory=Counter)
+
+
+class Killer:
+    """Runs trials of one mode."""
+
+    def __init__(self, stage: Stage, row: Row, seed: int) -> None:
+        self.stage, self.row, self.rng = stage, row, random.Random(f"{row.mode}-{seed}")
+
+    def undisturbed(self) -> None:
+        """What the others are compared with, and how long it takes."""
+        room = self.stage.room()
+        with FileEvents(room / "checkpoints") as events:
+            attempt, began = self.stage.start(room), time.monotonic()
+            while attempt.descriptor not in events.wait([attempt.descriptor], None):
+                pass
+            code = attempt.wait()
+            if code != 0:
+                sys.exit(f"{self.row.mode}: the undisturbed run ends with {code}:\n{attempt.log.read_text()[-2000:]}")
+            self.row.seconds, self.row.events = time.monotonic() - began, events.seen
+        self.row.sha = digest(room)
+        shutil.rmtree(room)
+
+    def trial(self) -> None:
+        """Up to three kills, each followed by a resume, perhaps on another machine; then on to the end."""
+        room, store = self.stage.room(), open_store(str(self.stage.folder / "store"), f"{self.row.mode}-{self.row.seen['trials']}")
+        self.row.seen["trials"] += 1
+        for _ in range(KILLS_PER_TRIAL):
+            killed = self._attempt(room)
+            if not killed:
+                break
+            if self.rng.random() < 0.5:
+                room = self._move(room, store)
+        else:
+            self._attempt(room, kill=False)
+        if (room / "output" / "metrics.json").exists():
+            same = digest(room) == self.row.sha
+            self.row.seen["identical" if same else "diverged"] += 1
+        else:
+            self.row.seen["could not start"] += 1
+        shutil.rmtree(room)
+
+    def _attempt(self, room: Path, kill: bool = True) -> bool:
+        """One attempt; True when it was killed, False when it came to its end, good or bad."""
+        left = 1 - max(sealed(room), default=0) / STEPS
+        by_event = self.rng.random() < 0.6
+        events_left = self.rng.randint(1, max(2, int(self.row.events * left * 0.6)))
+        seconds = self.rng.uniform(0, self.row.seconds * max(left, 0.3)) if kill and not by_event else None
+        with FileEvents(room / "checkpoints") as events:
+            attempt = self.stage.start(room)
+            ends = time.monotonic() + seconds if seconds is not None else math.inf
+            while not (kill and by_event and events.seen >= events_left) and time.monotonic() < ends:
+                if attempt.descriptor in events.wait([attempt.descriptor], None if ends == math.inf else max(0, ends - time.monotonic())):
+                    code = attempt.wait()
+                    if code != 0:
+                        print(f"{self.row.mode}: an attempt ends with {code}:\n{attempt.log.read_text()[-1500:]}", file=sys.stderr)
+                    return False
+            if by_event and self.rng.random() < 0.5:
+                time.sleep(self.rng.random() * 0.01)
+            attempt.kill(self.rng)
+        if attempt.was_done:
+            return False
+        torn = [path for path in (room / "checkpoints").glob("checkpoint-*") if not is_whole(path)]
+        self.row.seen.update({"kills": 1, "at file events": int(by_event), "half a checkpoint left": int(bool(torn)), "outlived": attempt.outlived})
+        return True
+
+    def _move(self, room: Path, store) -> Path:
+        """On another machine there is what the store holds: the newest checkpoint, or the one before when there was no time to send it."""
+        whole = [room / "checkpoints" / f"checkpoint-{step}" for step in sealed(room)]
+        sent = self.rng.choice(whole[-2:]) if whole else None
+        if sent:
+            store.take("this machine").seal(sent)
+        elsewhere = self.stage.room()
+        restored = store.take("another machine").newest(elsewhere / "checkpoints")
+        assert (restored is not None) or not sent
+        shutil.rmtree(room)
+        self.row.seen["resumed elsewhere"] += 1
+        return elsewhere
+
+
+def sealed(room: Path) -> list[int]:
+    """The steps of the whole checkpoints."""
+    return sorted(int(path.name.split("-")[1]) for path in (room / "checkpoints").glob("checkpoint-*") if is_whole(path))
+
+
+def digest(room: Path) -> str:
+    """SHA-256 of the weights; everything else that the training gave is told after it."""
+    files = sorted(path for path in (room / "output").iterdir() if path.name != "model.safetensors")
+    rest = hashlib.sha256(b"".join(path.name.encode() + path.read_bytes() for path in files)).hexdigest()
+    return hashlib.sha256((room / "output" / "model.safetensors").read_bytes()).hexdigest() + rest
+
+
+def main() -> int:
+    """Run the chosen modes until each has had its share of the kills."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--kills", type=int, default=100)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    options.add_argument("--without", choices=["draws", "reseed", "seal"])
+    chosen = options.parse_args()
+    modes = [mode for mode in chosen.modes if mode != "bfloat16" or proposed_dtype() == "bfloat16"]
+    for mode in set(chosen.modes) - set(modes):
+        print(f"{mode}: skipped, this machine has no hardware for it", file=sys.stderr)
+    rows = []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="kill-training-") as folder, Zygote(Path(folder)) as zygote:
+        for number, mode in enumerate(modes):
+            share = chosen.kills * (number + 1) // len(modes) - chosen.kills * number // len(modes)
+            program = "masking" if mode.startswith("masking") or mode == "frozen" else "text_classification"
+            args = MODES[mode] | ({"without": chosen.without} if chosen.without else {})
+            make = Ranked if mode == "torchrun" else Forked
+            dtype = "bfloat16" if mode == "bfloat16" else "float32"
+            row = Row(mode)
+            killer = Killer(Stage(Path(folder) / mode, zygote, make, program, args, dtype), row, chosen.seed)
+            killer.undisturbed()
+            while row.seen["kills"] < share and row.seen["trials"] < 20 + share:
+                killer.trial()
+            rows.append(row)
+            print(line(row), file=sys.stderr, flush=True)
+    return told(rows, chosen.seed, time.monotonic() - began)
+
+
+def line(row: Row) -> str:
+    """One line of the table."""
+    seen = row.seen
+    columns = ("trials", "kills", "at file events", "half a checkpoint left", "resumed elsewhere", "identical", "diverged", "could not start", "outlived")
+    return f"| {row.mode:<16} | " + " | ".join(f"{name} {seen[name]}" for name in columns) + f" | {row.sha[:12]} |"
+
+
+def told(rows: list[Row], seed: int, seconds: float) -> int:
+    """Print one JSON object; 0 when all is well."""
+    shas = {row.mode: row.sha[:64] for row in rows}
+    same = all(len({shas[mode] for mode in group if mode in shas}) <= 1 for group in SAME)
+    total = sum((row.seen for row in rows), Counter())
+    good = same and not (total["diverged"] or total["could not start"] or total["outlived"])
+    names = ("trials", "kills", "at file events", "half a checkpoint left", "resumed elsewhere", "identical", "diverged", "could not start", "outlived")
+    answer = {"seed": seed, "seconds": round(seconds), **{name.replace(" ", "_"): total[name] for name in names}, "same_across_modes": same, "sha256": shas}
+    print(json.dumps(answer))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
