@@ -29,6 +29,15 @@ class Settings(BaseSettings):
     space_token: SecretStr | None = Field(None, validation_alias="SPACEPORT_SPACE_TOKEN", description="A read-only token that a private model's Space gets.")
     prefect_api_url: str | None = Field(None, validation_alias="PREFECT_API_URL", description="The Prefect API; none means: the server of `spaceport up`.")
     prefect_auth_string: SecretStr | None = Field(None, validation_alias="PREFECT_API_AUTH_STRING", description="user:password of the Prefect API.")
+    hub_timeout_seconds: float = Field(
+        120.0,
+        gt=0,
+        validation_alias="SPACEPORT_HUB_TIMEOUT_SECONDS",
+        description="So long a silence of the Hub is waited for; then the request counts as lost.",
+    )
+    hub_pause_seconds: float = Field(
+        2.0, ge=0, validation_alias="SPACEPORT_HUB_PAUSE_SECONDS", description="The first pause before a lost commit is looked for and sent again; it doubles."
+    )
     home: Path = Field(default_factory=_default_home, validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files.")
 
     @property

@@ -1,6 +1,7 @@
 """The Hub as the pipeline needs it: few verbs, one error tree, and no answer taken on trust."""
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,13 @@ from infra.revisions import Repo, Revision
 from infra.settings import Settings
 
 if TYPE_CHECKING:
+    import httpx2
     from huggingface_hub import HfApi
 
 Visibility = Literal["private", "public"]
 DEFAULT_PAUSE_SECONDS = 60.0
+_silence_lock = threading.Lock()
+_silence_seconds: float | None = None
 
 
 class Commit(NamedTuple):
@@ -32,8 +36,8 @@ class Commit(NamedTuple):
 class HubClient:
     """One token on one Hub. `api` is the unmodified client, for what has no verb here."""
 
-    def __init__(self, api: "HfApi") -> None:
-        self.api = api
+    def __init__(self, api: "HfApi", pause_seconds: float = 2.0) -> None:
+        self.api, self.pause_seconds = api, pause_seconds
 
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> Self:
@@ -41,7 +45,8 @@ class HubClient:
         from huggingface_hub import HfApi
 
         found = settings or Settings()
-        return cls(HfApi(endpoint=found.endpoint, token=_sendable(found.hf_token)))
+        _limit_silence(found.hub_timeout_seconds)
+        return cls(HfApi(endpoint=found.endpoint, token=_sendable(found.hf_token)), found.hub_pause_seconds)
 
     @property
     def endpoint(self) -> str:
@@ -156,6 +161,23 @@ def hub_errors(doing: str) -> Iterator[None]:
         raise Unhealthy(f"{doing}: the request can't be sent. Are HF_TOKEN and HF_ENDPOINT what they should be?") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise Unhealthy(f"{doing}: the Hub can't be reached ({type(error).__name__}: {_first_line(error)}). Is HF_ENDPOINT right, and is it up?") from error
+
+
+def _limit_silence(seconds: float) -> None:
+    """huggingface_hub 2.4 waits for an answer for ever (timeout=None): a connection that stalls would hold a run until somebody kills it (2026-11)."""
+    global _silence_seconds
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def limited() -> "httpx2.Client":
+        client = default_client_factory()
+        client.timeout = seconds  # between two bytes, so it limits no upload
+        return client
+
+    with _silence_lock:
+        if _silence_seconds != seconds:  # it closes the shared client: never again while threads may be using it
+            set_client_factory(limited)
+            _silence_seconds = seconds
 
 
 def _sendable(token: SecretStr | None) -> str | None:

@@ -60,8 +60,9 @@ class Published:
 class Ledger:
     """Look-up and publish of step keys on one Hub."""
 
-    def __init__(self, hub: HubClient, pause_seconds: float = 2.0, attempts: int = 4) -> None:
-        self.hub, self.pause_seconds, self.attempts = hub, pause_seconds, attempts
+    def __init__(self, hub: HubClient, pause_seconds: float | None = None, attempts: int = 4) -> None:
+        self.hub, self.attempts = hub, attempts
+        self.pause_seconds = hub.pause_seconds if pause_seconds is None else pause_seconds
 
     def record_at(self, revision: Revision, path: str = STEP_FILE) -> StepRecord | None:
         """The step record that a revision carries; None when it carries none."""
