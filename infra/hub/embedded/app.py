@@ -34,7 +34,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from infra.hub.embedded import auth, cards, commits, discussions, gates, history, lfs, refs, repos, resolve, spaces_routes, trees
+from infra.hub.embedded import auth, cards, commits, discussions, gates, history, lfs, pages, refs, repos, resolve, spaces_routes, trees
 from infra.hub.embedded.middleware import Outermost
 from infra.hub.embedded.records import KINDS, RepoKind
 from infra.hub.embedded.refusals import Refusal
@@ -64,7 +64,7 @@ def create_app(state: HubState) -> ASGIApp:
         *trees.routes(),
     ]
     app = Starlette(
-        routes=[*api, *lfs.routes(), *resolve.routes()],
+        routes=[*api, *lfs.routes(), *resolve.routes(), *pages.routes()],
         lifespan=_lifespan(state),
         exception_handlers={
             Refusal: _refused,

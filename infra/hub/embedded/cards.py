@@ -34,6 +34,12 @@ def front_matter(text: str) -> dict[str, Any] | None:
     return data if isinstance(data, dict) else None
 
 
+def body_of(text: str) -> str:
+    """A card without its YAML block: what people read."""
+    block = _block(text)
+    return text if block is None else "\n".join(text.lstrip("\ufeff").splitlines()[block.count("\n") + 3 if block else 2 :])
+
+
 def card_problems(text: str, kind: str) -> tuple[list[str], list[str]]:
     """What the Hub would refuse, and what it would only mention."""
     block = _block(text)

@@ -4,6 +4,8 @@ A handler takes one `Call` and returns a Response. A plain `def` runs in a worke
 an `async def` runs on the event loop and reads the body itself.
 """
 
+import base64
+import binascii
 import inspect
 import json
 from collections.abc import Awaitable, Callable
@@ -127,10 +129,16 @@ def page_routes(suffix: str, handler: Handler, *methods: str, need: Need) -> lis
 
 
 def caller_of(request: Request, state: HubState) -> Caller:
-    """Who sends this; a token that isn't known is refused whatever is asked."""
+    """Who sends this; a token that isn't known is refused whatever is asked.
+
+    Browsers send it as the password of `Basic`, and send that again whoever makes them: it opens nothing but reading.
+    """
     header = request.headers.get("authorization")
-    scheme, _, token = (header or "").partition(" ")
-    caller = state.users.caller(None if header is None else token.strip() if scheme.lower() == "bearer" else "")
+    scheme, _, sent = (header or "").partition(" ")
+    token = sent.strip() if scheme.lower() == "bearer" else ""
+    if scheme.lower() == "basic" and request.method in ("GET", "HEAD"):
+        token = _password(sent.strip())
+    caller = state.users.caller(None if header is None else token)
     if caller is None:
         raise Refusal(401, "Invalid credentials in Authorization header")
     request.scope["hub_user"] = caller.user
@@ -204,6 +212,13 @@ def refusal_response(refusal: Refusal) -> JSONResponse:
     if refusal.code:
         headers["X-Error-Code"] = refusal.code
     return JSONResponse({"error": refusal.message, **refusal.fields}, refusal.status, headers)
+
+
+def _password(sent: str) -> str:
+    try:
+        return base64.b64decode(sent, validate=True).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _repo_route(path: str, kind: RepoKind, handler: Handler, methods: tuple[str, ...], need: Need) -> Route:
