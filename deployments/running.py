@@ -37,7 +37,8 @@ def say_how_to_connect(local: LocalStack, stack: Stack) -> None:
     if stack.prefect_api_url:
         say(f"UI      {stack.prefect_api_url.removesuffix('/api')}   sign in with the line in {local.keys.path('prefect')}")
     if stack.hf_endpoint:
-        say(f"Hub     HF_ENDPOINT={settings.endpoint} HF_HUB_DISABLE_XET=1 HF_TOKEN=$(cat {local.keys.path('hub-write')})")
+        say(f"Hub     {settings.endpoint}   any name, and the password in {local.keys.path('hub-read')}")
+        say(f"shell   HF_ENDPOINT={settings.endpoint} HF_HUB_DISABLE_XET=1 HF_TOKEN=$(cat {local.keys.path('hub-write')})")
 
 
 def connect(*, start: bool) -> Settings:
