@@ -39,6 +39,16 @@ class Settings(BaseSettings):
         2.0, ge=0, validation_alias="SPACEPORT_HUB_PAUSE_SECONDS", description="The first pause before a lost commit is looked for and sent again; it doubles."
     )
     home: Path = Field(default_factory=_default_home, validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files.")
+    checkpoint_store: str | None = Field(
+        None,
+        validation_alias="SPACEPORT_CHECKPOINT_STORE",
+        description="A folder, or s3://bucket/prefix, that sealed checkpoints are kept in; none means: below SPACEPORT_HOME, on this machine.",
+    )
+
+    @property
+    def checkpoints_uri(self) -> str:
+        """Where sealed checkpoints are kept."""
+        return self.checkpoint_store or str(self.home / "checkpoints")
 
     @property
     def endpoint(self) -> str:

@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +20,10 @@ from infra.compute.process.run import Progress, run_script, script_name
 from infra.errors import BadInput, Conflict
 from infra.hub.reading_endpoint import DatasetAddress
 from infra.revisions import Frozen
+from infra.storage.checkpoints import CheckpointStore, Ticket
 from tasks.predictions import read_predictions
 from tasks.recipes.registry import RECIPES
+from tasks.training.attempts import left_seconds, run_attempt, start_attempt
 from tasks.training.config import PredictConfig, TrainConfig
 from tasks.training.inputs import TRAIN_VERSION, Columns, code_folder, resolved, train_inputs
 from tasks.training.outputs import check_model, read_metrics
@@ -42,6 +45,7 @@ class TrainedModel(Frozen):
     seconds: float
     cpu_seconds: float
     max_rss_bytes: int
+    attempt: Ticket | None = None  # who may publish it
 
 
 async def train(
@@ -52,6 +56,8 @@ async def train(
     work: Path,
     *,
     test: Path | None = None,
+    store: CheckpointStore | None = None,
+    owner: str = "",
     on_line: Listener | None = None,
     on_progress: ProgressListener | None = None,
 ) -> TrainedModel:
@@ -59,6 +65,8 @@ async def train(
 
     A streamed dataset's test split comes as a folder of its own, `test`: predict commands always read a folder.
     `work` belongs to this training alone: checkpoints in it are resumed from, an output of an earlier attempt is cleared.
+    With a `store` its checkpoints outlive the machine, max_hours counts all attempts, and a newer attempt ends this one (Superseded).
+    `owner` is who the running script is said to belong to.
     Raises the error that the script's end stands for; BadInput for an output that can't be published.
     """
     command = _command(config, "train")
@@ -73,17 +81,22 @@ async def train(
             contract.CHECKPOINTS: str(work / "checkpoints"),
             contract.OUTPUT: str(output),
             contract.PREDICTIONS: str(predictions),
+            contract.GRACE_SECONDS: str(config.grace_seconds),
         }
-        ran = await run_script(
+        say = on_line or (lambda line: None)
+        attempt, lease_seconds = await start_attempt(store, config.max_hours, work, say, owner) if store else (None, left_seconds(config.max_hours, 0))
+        script = partial(
+            run_script,
             command,
             _environment(config, told, data if isinstance(data, DatasetAddress) else None),
             folder,
             on_line=on_line,
             on_progress=on_progress,
             grace_seconds=config.grace_seconds,
-            lease_seconds=config.timeout_minutes * 60 if config.timeout_minutes else None,
+            lease_seconds=lease_seconds,
             secrets=config.secrets,
         )
+        ran = await (run_attempt(attempt, script, work, say, counts_renamed=config.recipe is None) if attempt else script())
         who = script_name(command, folder)
         metrics = read_metrics(output, who)
         check_model(output, who, needs_safetensors=config.recipe is not None)
@@ -100,6 +113,7 @@ async def train(
         seconds=ran.seconds,
         cpu_seconds=ran.cpu_seconds,
         max_rss_bytes=ran.max_rss_bytes,
+        attempt=attempt.ticket if attempt else None,
     )
 
 

@@ -1,6 +1,7 @@
 """The `@task` shells inside a training run: inputs, training, candidate."""
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from infra.hub.step_records import StepRecord
 from infra.prefect_api import PrefectApi
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
 from infra.settings import Settings
+from infra.storage.checkpoints import Attempt, CheckpointStore, open_store
 from tasks.candidates.receipt import Receipt, this_machine, train_rows
 from tasks.publish_candidate import ModelConfig, Provenance, publish_candidate
 from tasks.train_model import Columns, TrainConfig, TrainedModel, train
@@ -48,6 +50,12 @@ class TrainingJob(Frozen):
         """The folder of this work; another attempt resumes from what it holds."""
         return Settings().work("train") / self.record.key[:16]
 
+    @property
+    def store(self) -> CheckpointStore:
+        """Where this work's checkpoints outlive its machine; the same work for another Hub or repository has another place."""
+        place = hashlib.sha256(f"{Settings().endpoint}\n{self.model.repo_id}".encode()).hexdigest()
+        return open_store(Settings().checkpoints_uri, f"{self.record.key[:32]}-{place[:8]}")
+
 
 class Inputs(Frozen):
     """Snapshots on this machine; of a streamed dataset only the test split."""
@@ -74,7 +82,18 @@ async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
     baseline = asyncio.create_task(_baseline(job, inputs)) if job.train.recipe and job.train.data == "download" else None
     try:
         with _rows(job, inputs) as rows:
-            trained = await train(rows, inputs.base, job.train, job.columns, job.work, test=inputs.data, on_line=log.info, on_progress=shows)
+            trained = await train(
+                rows,
+                inputs.base,
+                job.train,
+                job.columns,
+                job.work,
+                test=inputs.data,
+                store=job.store,
+                owner=run_id or "",
+                on_line=log.info,
+                on_progress=shows,
+            )
         found = await baseline if baseline else {}
     finally:
         if baseline:
@@ -97,11 +116,21 @@ async def publish_candidate_task(job: TrainingJob, inputs: Inputs, trained: Trai
         receipt=_receipt(job, inputs, trained),
     )
     hub = HubClient.from_settings()
+    attempt = await asyncio.to_thread(job.store.attempt, trained.attempt) if trained.attempt else None  # the fence: a superseded one stops here
     published = await asyncio.to_thread(publish_candidate, trained.output, trained.predictions, trained.metrics, job.record, provenance, job.model, hub)
     candidate = ModelRevision(repo_id=published.revision.repo_id, sha=published.revision.sha)
     await acreate_markdown_artifact(key="candidate", markdown=f"Candidate `{candidate}`", description=f"candidate {candidate.sha[:8]}")
+    await asyncio.to_thread(_finish, attempt, candidate)
     shutil.rmtree(job.work, ignore_errors=True)
     return candidate
+
+
+def _finish(attempt: Attempt | None, candidate: ModelRevision) -> None:
+    try:
+        if attempt:
+            attempt.finish({"candidate": str(candidate)})
+    except SpaceportError as error:  # published is published
+        get_run_logger().info("the checkpoints couldn't be deleted: %s", error)
 
 
 def _receipt(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> Receipt:

@@ -27,6 +27,7 @@ from infra.revisions import Frozen
 from infra.storage.manifests import listed, restored, sha256_of_bytes
 
 KEEP: Final = 2
+BEAT_SECONDS: Final = 20.0  # an attempt records its seconds, and hears of a newer one, so often
 _MOVES = 50
 _KEY = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]{0,127}")
 _PLACE = re.compile(r"(\d{6})-\d{6}")
@@ -103,8 +104,8 @@ class Ticket(Frozen):
 class CheckpointStore:
     """The sealed checkpoints of one piece of work."""
 
-    def __init__(self, shelf: Shelf, keep: int = KEEP) -> None:
-        self.shelf, self.keep = shelf, max(1, keep)
+    def __init__(self, shelf: Shelf, keep: int = KEEP, beat_seconds: float = BEAT_SECONDS) -> None:
+        self.shelf, self.keep, self.beat_seconds = shelf, max(1, keep), beat_seconds
 
     def head(self) -> Head:
         """What the store says now."""
@@ -163,8 +164,19 @@ class Attempt:
         self._head, self._tag = head, tag
         self._damaged: set[str] = set()
         self._number = 0
+        self._lost: Superseded | None = None
         # Two locks: while gigabytes are uploaded the head still moves, for the seconds used.
         self._sealing, self._moving = threading.Lock(), threading.Lock()
+
+    @property
+    def uri(self) -> str:
+        """Where the store is."""
+        return self._shelf.uri
+
+    @property
+    def beat_seconds(self) -> float:
+        """How often its seconds are to be recorded while it runs."""
+        return self._store.beat_seconds
 
     @property
     def number(self) -> int:
@@ -226,6 +238,8 @@ class Attempt:
     def _upload(self, checkpoint: Path, name: str, place: str) -> Sealed:
         manifest, paths = listed(checkpoint, name)
         for file, digest in manifest.files.items():
+            if self._lost:  # another thread has heard of it
+                raise self._lost
             self._shelf.put(f"{place}/{digest}", paths[file], digest, manifest.is_settled)
         body = manifest.model_dump_json(indent=1).encode()
         digest = sha256_of_bytes(body)
@@ -244,7 +258,8 @@ class Attempt:
                 if not self._is_ours(there):
                     if uploaded and uploaded not in {entry.place for entry in there.sealed}:
                         self._shelf.drop(uploaded)
-                    raise self._superseded(there)
+                    self._lost = self._superseded(there)
+                    raise self._lost
                 self._head, self._tag = there, tag  # an earlier move of ours was carried out after we had given it up
         raise Unhealthy(f"{self._shelf.uri}: the head can't be moved. Run it again.")
 
@@ -264,16 +279,16 @@ class Attempt:
                 self._shelf.drop(place)
 
 
-def open_store(uri: str, key: str, keep: int = KEEP) -> CheckpointStore:
+def open_store(uri: str, key: str, keep: int = KEEP, beat_seconds: float = BEAT_SECONDS) -> CheckpointStore:
     """The store of one piece of work, below a folder or an `s3://bucket/prefix`. Nothing is asked or made yet."""
     if not _KEY.fullmatch(key):
         raise BadInput(f"checkpoint store: {key[:80]!r} can't be a key. Use letters, digits, dots, dashes.")
     if uri.startswith("s3://"):
         from infra.storage.checkpoints_s3 import S3Shelf
 
-        return CheckpointStore(S3Shelf(uri, key), keep)
+        return CheckpointStore(S3Shelf(uri, key), keep, beat_seconds)
     if "://" in uri:
         raise BadInput(f"checkpoint store {uri!r}: {uri.split(':')[0]}:// can't be written. Give a folder or s3://bucket/prefix.")
     from infra.storage.checkpoints_folder import FolderShelf
 
-    return CheckpointStore(FolderShelf(Path(uri).expanduser(), key), keep)
+    return CheckpointStore(FolderShelf(Path(uri).expanduser(), key), keep, beat_seconds)

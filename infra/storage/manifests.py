@@ -52,7 +52,7 @@ def restored(shelf: "Shelf", entry: "Sealed", into: Path) -> Path | None:
     """Bring a checkpoint back as `into/<name>`, complete or not at all; None when it is damaged. A failing store is an error, not damage."""
     from infra.storage.checkpoints import Missing
 
-    room, target = into / f"{RESTORING}{os.getpid()}", into / _plain(entry.name)
+    room, target = into / f"{RESTORING}{os.getpid()}", into.joinpath(*_parts(entry.name))
     remove_entry(room)
     room.mkdir()
     try:
@@ -64,7 +64,8 @@ def restored(shelf: "Shelf", entry: "Sealed", into: Path) -> Path | None:
             if sha256_of(path) != digest:
                 return None
         remove_entry(target)
-        (room / "files" if manifest.is_folder else room / "files" / Path(*_parts(manifest.name))).rename(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (room / "files" if manifest.is_folder else room / "files" / target.name).rename(target)
     except (Missing, ValidationError):
         return None
     finally:
@@ -92,12 +93,6 @@ def _manifest(shelf: "Shelf", entry: "Sealed", path: Path) -> Manifest:
     if sha256_of(path) != entry.manifest:
         raise Missing(entry.manifest)
     return Manifest.model_validate_json(path.read_bytes())
-
-
-def _plain(name: str) -> str:
-    if len(_parts(name)) != 1:
-        raise BadInput(f"checkpoint store: {name!r} is no name of a checkpoint. Somebody else wrote into this store.")
-    return name
 
 
 def _parts(file: str) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def test_new_rows_are_a_new_dataset(done: Any) -> None:
 
 def test_where_it_runs_and_who_may_see_it_change_no_key(done: Any) -> None:
     """Name, visibility and the limits of a run are not what it makes."""
-    config = done.config(name="another name", train={"grace_seconds": 5, "timeout_minutes": 9}, data={"visibility": "public"}, model={"keep_candidates": 3})
+    config = done.config(name="another name", train={"grace_seconds": 5, "max_hours": 9}, data={"visibility": "public"}, model={"keep_candidates": 3})
     assert not plan_run(config, done.hub).changes
 
 

@@ -27,9 +27,8 @@ def script_error(name: str, status: Mapping[str, Any], last_lines: Sequence[str]
     if code == 0 and reason is None:
         return None
     if reason == "lease":
-        return QuotaExceeded(
-            f"{name} was ended at its time limit" + (", a checkpoint is sealed." if code == contract.PREEMPTED else ".") + " Raise train.timeout_minutes."
-        )
+        sealed = ", a checkpoint is sealed" if code == contract.PREEMPTED else ""
+        return QuotaExceeded(f"{name} was ended when its hours were used up{sealed}. Raise train.max_hours and run again.")
     if code == contract.PREEMPTED or reason is not None:
         return Preempted(f"{name} was told to stop; the next attempt goes on from its last sealed checkpoint.")
     if code in (contract.BAD_CONFIG, contract.BAD_DATA):

@@ -1,0 +1,74 @@
+"""One attempt at a training: what is left of its budget, its checkpoints from and to the store, and its end when a newer attempt takes over."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from infra.compute.process.run import ScriptResult
+from infra.errors import QuotaExceeded
+from infra.storage.checkpoints import Attempt, CheckpointStore
+from infra.storage.mirror import Mirror, resume
+
+# A superseded script gets SIGTERM and so long; what it could still seal doesn't count, so its own grace means nothing.
+SUPERSEDED_GRACE_SECONDS = 5.0
+
+Script = Callable[[float | None], Awaitable[ScriptResult]]  # given the seconds that it may run
+
+
+def left_seconds(max_hours: float | None, spent_seconds: float) -> float | None:
+    """What all attempts before have left of the budget; None without one. Raises QuotaExceeded when nothing is."""
+    if max_hours is None:
+        return None
+    left = max_hours * 3600 - spent_seconds
+    if left <= 0:
+        spent = f"{spent_seconds / 3600:.2f} hours are used by the attempts so far"
+        raise QuotaExceeded(f"train.max_hours = {max_hours:g}: {spent}. Raise it and run again: the training goes on from its last sealed checkpoint.")
+    return left
+
+
+async def start_attempt(
+    store: CheckpointStore, max_hours: float | None, work: Path, say: Callable[[str], None], note: str = ""
+) -> tuple[Attempt, float | None]:
+    """Take the next number, and bring the newest sealed checkpoint into `work/checkpoints`. Returns the attempt and its lease in seconds."""
+    attempt = await asyncio.to_thread(store.take, note or socket.gethostname())
+    lease_seconds = left_seconds(max_hours, attempt.spent_before_seconds)
+    brought = await asyncio.to_thread(resume, attempt, work / "checkpoints", work)
+    for name in attempt.damaged:
+        say(f"checkpoint {name} in {attempt.uri} is damaged and is passed over.")
+    if brought:
+        say(f"attempt {attempt.number} goes on from checkpoint {brought} of {attempt.uri}")
+    return attempt, lease_seconds
+
+
+async def run_attempt(
+    attempt: Attempt, script: Callable[[], Awaitable[ScriptResult]], work: Path, say: Callable[[str], None], *, counts_renamed: bool = True
+) -> ScriptResult:
+    """Run the script beside its mirror. Raises Superseded, with the script gone, when a newer attempt has taken over."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.call_soon_threadsafe(_end, running)
+
+    def heard(line: str) -> None:
+        loop.call_soon_threadsafe(say, line)
+
+    # It watches before the script begins, so that no checkpoint is missed.
+    mirror = Mirror(attempt, work / "checkpoints", work, on_superseded=stop, on_note=heard, counts_renamed=counts_renamed)
+    running = asyncio.ensure_future(script())
+    try:
+        mirror.start()
+        [result] = await asyncio.gather(running, return_exceptions=True)
+    finally:
+        await asyncio.shield(asyncio.to_thread(mirror.close))
+    if mirror.superseded:
+        raise mirror.superseded
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+def _end(running: "asyncio.Future[ScriptResult]") -> None:
+    """The first cancellation is SIGTERM and the script's grace; the second cuts the grace short."""
+    running.cancel()
+    asyncio.get_running_loop().call_later(SUPERSEDED_GRACE_SECONDS, running.cancel)
