@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from deployments import moving, running
+from deployments import lineage_view, moving, running
 from deployments.local_stack import LocalStack
 from deployments.words import split_words
 from infra.errors import Bug, SpaceportError, UnknownOutcome, described
@@ -128,6 +128,18 @@ def rollback(revision: str | None = None, *files: Path, json: Json = False, deta
         Return when the run is started.
     """
     return moving.run(True, revision, files, json=json, detach=detach)
+
+
+@app.command
+def show(revision: str, *, json: Json = False) -> int:
+    """Lineage from either end, from the Hub alone: git commit, dataset, base, candidate, verdict, promotion, Space.
+
+    Parameters
+    ----------
+    revision
+        datasets/ns/name@SHA, ns/name@SHA or spaces/ns/name@SHA; a short SHA, a branch or a tag will do; without @, main.
+    """
+    return lineage_view.run(revision, json=json)
 
 
 def main(words: Sequence[str] | None = None) -> None:
