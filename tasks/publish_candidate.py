@@ -65,8 +65,7 @@ def rotate_candidates(hub: HubClient, repo: Repo, keep: int, newest: str = "") -
     What main or a rollback names stays, a branch without a record too. `newest` is the key just published: dates are whole seconds, so it is said.
     """
     ledger = Ledger(hub)
-    with hub_errors(f"listing the branches of {repo}"):
-        refs = hub.api.list_repo_refs(repo.repo_id, repo_type=repo.repo_type)
+    refs = hub.ask(f"listing the branches of {repo}", lambda: hub.api.list_repo_refs(repo.repo_id, repo_type=repo.repo_type))
     branches = [branch.name for branch in refs.branches if _CANDIDATE.fullmatch(branch.name)]
     if len(branches) <= keep:
         return []

@@ -2,10 +2,11 @@
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Visibility = Literal["private", "public"]
 DEFAULT_PAUSE_SECONDS = 60.0
+ASK_TRIES = 3
+PATIENCE_SECONDS = 30.0  # a longer pause is the run's to plan, not a call's
+T = TypeVar("T")
 _silence_lock = threading.Lock()
 _silence_seconds: float | None = None
 
@@ -53,6 +57,22 @@ class HubClient:
         """The Hub's address."""
         return str(self.api.endpoint)
 
+    def ask(self, doing: str, question: Callable[[], T]) -> T:
+        """The answer to a call that can be repeated without harm. A Hub that stumbles is asked again; where nobody listens, or a long pause is wanted, not."""
+        import httpx2
+
+        for _ in range(ASK_TRIES - 1):
+            try:
+                with hub_errors(doing):
+                    return question()
+            except (Unhealthy, RateLimited) as error:
+                pause = error.retry_after_seconds if isinstance(error, RateLimited) else self.pause_seconds
+                if pause > PATIENCE_SECONDS or isinstance(error.__cause__, httpx2.ConnectError):
+                    raise
+                time.sleep(pause)
+        with hub_errors(doing):
+            return question()
+
     def whoami(self) -> dict[str, Any]:
         """Name, organisations and role of the token. Raises Unauthorized."""
         with hub_errors("asking the Hub who this token is"):
@@ -62,7 +82,7 @@ class HubClient:
         """The commit that a branch or tag points to; None when the repo or the ref isn't there."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-        with hub_errors(f"reading {repo} at {ref}"):
+        def sha() -> str | None:
             try:
                 return str(self.api.repo_info(repo.repo_id, repo_type=repo.repo_type, revision=ref).sha)
             except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -70,25 +90,26 @@ class HubClient:
                     raise
                 return None
 
+        return self.ask(f"reading {repo} at {ref}", sha)
+
     def exists(self, repo: Repo) -> bool:
         """Whether this token can see the repo."""
-        with hub_errors(f"looking for {repo}"):
-            return self.api.repo_exists(repo.repo_id, repo_type=repo.repo_type)
+        return self.ask(f"looking for {repo}", lambda: self.api.repo_exists(repo.repo_id, repo_type=repo.repo_type))
 
     def create(self, repo: Repo, visibility: Visibility, space_sdk: str | None = None) -> bool:
         """Create the repo unless it is there; True when it was made now. Never changes the visibility of one that exists."""
         from huggingface_hub.errors import HfHubHTTPError
 
-        if self.exists(repo):
-            return False
-        with hub_errors(f"creating {repo}"):
+        def made() -> bool:
             try:
                 self.api.create_repo(repo.repo_id, repo_type=repo.repo_type, visibility=visibility, space_sdk=space_sdk)
             except HfHubHTTPError as error:
-                if _status(error) != 409:  # somebody was faster
+                if _status(error) != 409:  # somebody was faster; or we were, and the answer was lost
                     raise
                 return False
-        return True
+            return True
+
+        return not self.exists(repo) and self.ask(f"creating {repo}", made)
 
     def recent_commits(self, repo: Repo, ref: str, limit: int) -> list["Commit"]:
         """The newest commits of a branch or tag, newest first; none when the repo or the ref isn't there. Reads no more pages than it needs."""
@@ -96,9 +117,10 @@ class HubClient:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         # Not list_repo_commits: it reads all pages, and tries a dead Hub for half a minute before it says so.
-        url: str | None = f"{self.endpoint}/api/{repo.repo_type}s/{repo.repo_id}/commits/{quote(ref, safe='')}"
-        found: list[Commit] = []
-        with hub_errors(f"reading the history of {repo}"):
+        first = f"{self.endpoint}/api/{repo.repo_type}s/{repo.repo_id}/commits/{quote(ref, safe='')}"
+
+        def newest() -> list[Commit]:
+            found, url = list[Commit](), first
             while url and len(found) < limit:
                 response = get_session().get(url, headers=build_hf_headers(token=self.api.token), timeout=30)
                 try:
@@ -106,8 +128,10 @@ class HubClient:
                 except (RepositoryNotFoundError, RevisionNotFoundError):
                     return []
                 found += [Commit(item["id"], f"{item['title']}\n{item['message']}", item["date"]) for item in response.json()]
-                url = response.links.get("next", {}).get("url")
-        return found[:limit]
+                url = response.links.get("next", {}).get("url", "")
+            return found[:limit]
+
+        return self.ask(f"reading the history of {repo}", newest)
 
     def read_bytes(self, revision: Revision, path: str) -> bytes | None:
         """A small file at a revision; None when it isn't there."""
@@ -116,13 +140,16 @@ class HubClient:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
 
         url = hf_hub_url(revision.repo_id, path, repo_type=revision.repo_type, revision=revision.sha, endpoint=self.endpoint)
-        with hub_errors(f"reading {path} of {revision}"):
+
+        def content() -> bytes | None:
             response = get_session().get(url, headers=build_hf_headers(token=self.api.token), follow_redirects=True, timeout=30)
             try:
                 hf_raise_for_status(response)
             except EntryNotFoundError:
                 return None
             return bytes(response.content)
+
+        return self.ask(f"reading {path} of {revision}", content)
 
     def read_json(self, revision: Revision, path: str) -> Any | None:
         """A small JSON file at a revision; None when it isn't there. Raises BadInput when it isn't JSON."""
@@ -136,10 +163,11 @@ class HubClient:
 
     def snapshot(self, revision: Revision, folder: Path | None = None, patterns: list[str] | None = None, ignore: list[str] | None = None) -> Path:
         """Download a revision (or the part that matches `patterns`) and return its folder."""
-        with hub_errors(f"downloading {revision}"):
-            found = self.api.snapshot_download(
-                revision.repo_id, repo_type=revision.repo_type, revision=revision.sha, local_dir=folder, allow_patterns=patterns, ignore_patterns=ignore
-            )
+        wanted: dict[str, Any] = {"local_dir": folder, "allow_patterns": patterns, "ignore_patterns": ignore}
+        found = self.ask(
+            f"downloading {revision}",
+            lambda: self.api.snapshot_download(revision.repo_id, repo_type=revision.repo_type, revision=revision.sha, **wanted),
+        )
         return Path(str(found))
 
 
@@ -159,6 +187,8 @@ def hub_errors(doing: str) -> Iterator[None]:
         raise _translated(error, doing) from error
     except httpx2.LocalProtocolError as error:  # quotes the header that it refuses: the token
         raise Unhealthy(f"{doing}: the request can't be sent. Are HF_TOKEN and HF_ENDPOINT what they should be?") from error
+    except json.JSONDecodeError as error:  # the client reads some answers before it looks at their status (2.4.0: validate-yaml)
+        raise Unhealthy(f"{doing}: the Hub's answer is no JSON ({error}); a gateway may have answered in its place.") from error
     except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
         raise Unhealthy(f"{doing}: the Hub can't be reached ({type(error).__name__}: {_first_line(error)}). Is HF_ENDPOINT right, and is it up?") from error
 

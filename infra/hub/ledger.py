@@ -125,8 +125,10 @@ class Ledger:
         sha = self.hub.head(repo, branch)
         if sha:
             return sha
-        with hub_errors(f"creating branch {branch} of {repo}"):
-            self.hub.api.create_branch(repo.repo_id, repo_type=repo.repo_type, branch=branch, revision=start, exist_ok=True)
+        self.hub.ask(
+            f"creating branch {branch} of {repo}",
+            lambda: self.hub.api.create_branch(repo.repo_id, repo_type=repo.repo_type, branch=branch, revision=start, exist_ok=True),
+        )
         sha = self.hub.head(repo, branch)
         if sha is None:
             raise Unhealthy(f"{repo}: branch {branch} was created but can't be read. Run it again.")
@@ -142,8 +144,10 @@ class Ledger:
                 return
             with hub_errors(f"moving the tag {tag} of {repo}"):
                 self.hub.api.delete_tag(repo.repo_id, repo_type=repo.repo_type, tag=tag)
-        with hub_errors(f"tagging {revision}"):
-            self.hub.api.create_tag(repo.repo_id, repo_type=repo.repo_type, tag=tag, revision=revision.sha, exist_ok=True)
+        self.hub.ask(
+            f"tagging {revision}",
+            lambda: self.hub.api.create_tag(repo.repo_id, repo_type=repo.repo_type, tag=tag, revision=revision.sha, exist_ok=True),
+        )
 
     def _as_made(self, found: Published, ref: str) -> Published:
         """The commit that a key was published with, below whatever came on top. A rewritten history leaves the head itself."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.client import HubClient
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import ModelRevision, Repo
 
@@ -55,8 +55,10 @@ def read_main_at(hub: HubClient, revision: ModelRevision) -> Main:
     record = None if value is None else StepRecord.parse(value, revision)
     from huggingface_hub import RepoFile
 
-    with hub_errors(f"listing the files of {revision}"):
-        tree = list(hub.api.list_repo_tree(revision.repo_id, revision=revision.sha, repo_type="model", recursive=True))
+    tree = hub.ask(
+        f"listing the files of {revision}",
+        lambda: list(hub.api.list_repo_tree(revision.repo_id, revision=revision.sha, repo_type="model", recursive=True)),
+    )
     blobs = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in tree if isinstance(entry, RepoFile)}
     return Main(revision, record, blobs)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.errors import BadInput, Conflict, Unhealthy
 from infra.hub.cards import merge_card
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger, Publication, Published, sha256_of
 from infra.hub.step_records import STEP_FILE, StepRecord, digest
 from infra.revisions import Repo, Revision
@@ -93,5 +93,6 @@ def _stale(before: StepRecord | None, files: Mapping[str, object], hub: HubClien
 
 
 def _paths_info(hub: HubClient, revision: Revision, paths: list[str]) -> list[Any]:
-    with hub_errors(f"looking at the files of {revision}"):
-        return list(hub.api.get_paths_info(revision.repo_id, paths, repo_type="dataset", revision=revision.sha))
+    return hub.ask(
+        f"looking at the files of {revision}", lambda: list(hub.api.get_paths_info(revision.repo_id, paths, repo_type="dataset", revision=revision.sha))
+    )

@@ -83,7 +83,9 @@ def _candidate(folder: Path, variant: Variant, nonce: str, registered: DataRegis
     if not (output / "done").exists():
         _train(output, variant, nonce)
     predictions = _predict(output / "model", data, output / "predictions.jsonl")
-    provenance = Provenance(dataset=registered.revision, dataset_digest=str(record.inputs["data"]), labels=LABELS, config={"wrong_percent": variant.wrong_percent})
+    provenance = Provenance(
+        dataset=registered.revision, dataset_digest=str(record.inputs["data"]), labels=LABELS, config={"wrong_percent": variant.wrong_percent}
+    )
     metrics = {"accuracy": 1 - variant.wrong_percent / 100}
     made = _retried(lambda: publish_candidate(output / "model", predictions, metrics, record, provenance, model, hub))
     return ModelRevision(repo_id=made.revision.repo_id, sha=made.revision.sha), made.outcome

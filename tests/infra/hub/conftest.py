@@ -152,4 +152,4 @@ def over_the_line(line, hub) -> HubClient:
     """A client whose every request goes over the line."""
     from huggingface_hub import HfApi
 
-    return HubClient(HfApi(endpoint=line.endpoint, token=hub.token))
+    return HubClient(HfApi(endpoint=line.endpoint, token=hub.token), pause_seconds=0.01)
