@@ -94,6 +94,7 @@ async def train(
             on_progress=on_progress,
             grace_seconds=config.grace_seconds,
             lease_seconds=lease_seconds,
+            owner=owner,
             secrets=config.secrets,
         )
         ran = await (run_attempt(attempt, script, work, say, counts_renamed=config.recipe is None) if attempt else script())

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -16,7 +17,6 @@ from infra.compute.process import supervisor
 from infra.compute.process.command import runnable, script_of
 from infra.compute.process.environment import redacted, secret_values
 from infra.compute.process.outcome import MemoryWatch, script_error
-from infra.errors import Bug
 from infra.revisions import Frozen
 
 Progress = Mapping[str, float | int | str]
@@ -43,12 +43,14 @@ async def run_script(
     on_progress: Callable[[Progress], None] | None = None,
     grace_seconds: float = 30.0,
     lease_seconds: float | None = None,
+    owner: str = "",
     secrets: Iterable[str] = (),
 ) -> ScriptResult:
     """Run the command in `folder` with exactly this environment, and wait for it.
 
     Progress lines go to `on_progress`, all others to `on_line`. When this coroutine is cancelled the script gets
-    SIGTERM and `grace_seconds` to seal a checkpoint; when this process dies the script dies with it.
+    SIGTERM and `grace_seconds` to seal a checkpoint; when this process dies the script dies with it. The process table shows
+    when the lease ends and which run is the `owner`.
     """
     name = script_name(command, folder)
     hidden = secret_values(names=secrets)
@@ -67,7 +69,9 @@ async def run_script(
             on_line(line)
 
     watch, started = MemoryWatch(), time.monotonic()
-    status = await _supervised(runnable(command, folder), environment, folder, heard, grace_seconds, lease_seconds)
+    status = await _supervised(runnable(command, folder), environment, folder, heard, grace_seconds, lease_seconds, owner)
+    if lease_seconds and time.monotonic() - started > lease_seconds + grace_seconds and status["code"] == -signal.SIGKILL:
+        status = status | {"reason": "lease"}  # it did not end itself, and was swept away
     error = script_error(name, status, list(tail), watch.killed(status))
     if error is not None:
         raise error
@@ -91,9 +95,12 @@ async def _supervised(
     heard: Callable[[str, bool], None],
     grace_seconds: float,
     lease_seconds: float | None,
+    owner: str,
 ) -> dict[str, Any]:
     read_status, write_status = os.pipe()
-    limits = [str(write_status), str(grace_seconds), str(lease_seconds or 0)]
+    limits = [str(write_status), str(grace_seconds), str(lease_seconds or 0), f"{supervisor.OWNER}={owner}"]
+    if lease_seconds:
+        limits.append(f"{supervisor.LEASE_ENDS}={time.time() + lease_seconds + grace_seconds:.0f}")
     try:
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-I", "-S", supervisor.__file__, *limits, "--", *arguments],
@@ -116,9 +123,8 @@ async def _supervised(
             text = file.read()
     finally:
         os.close(read_status)
-    if not text:
-        raise Bug("the supervisor of the script ended without a word; it was probably killed.")
-    status: dict[str, Any] = json.loads(text)
+    # Both the supervisor and its guard were killed, and the script with them.
+    status: dict[str, Any] = json.loads(text) if text else {"code": -signal.SIGKILL, "reason": None, "max_rss_bytes": 0, "cpu_seconds": 0.0}
     return status
 
 

@@ -1,4 +1,4 @@
-"""Stands between us and a script: `python -I -S supervisor.py STATUS_FD GRACE_SECONDS LEASE_SECONDS -- COMMAND...`.
+"""Stands between us and a script: `python -I -S supervisor.py STATUS_FD GRACE_SECONDS LEASE_SECONDS TAGS -- COMMAND...`.
 
 Standard library only, and started by its path. Standard input is the lifeline: when it closes, whoever started us is
 gone, and the script goes at once: nobody may train on beside a second attempt. SIGTERM, and the end of the lease, reach
@@ -6,6 +6,8 @@ the script as SIGTERM first. When the script ends, everything that it started en
 
 We are two processes, a guard and its supervisor. Whichever of them is killed, the other one ends the script with all
 that it started: torchrun's workers sit in sessions of their own, and the kernel's parent-death signal reaches torchrun only.
+
+The tags, `--lease-ends=UNIX_SECONDS` and `--owner=RUN`, are for whoever reads the process table: flows/sweep.py ends what has outlived its lease.
 """
 
 import contextlib
@@ -20,6 +22,7 @@ import sys
 import time
 from pathlib import Path
 
+LEASE_ENDS, OWNER = "--lease-ends", "--owner"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _ASKED = (signal.SIGTERM, signal.SIGINT)
 _GUARD_GONE = signal.SIGUSR1
@@ -142,7 +145,7 @@ def main(arguments: list[str]) -> int:
     if os.getppid() != guard:
         return 1
     os.setpgid(0, 0)  # one kill of a process group doesn't take us both
-    _supervise(status_fd, float(arguments[1]), float(arguments[2]), arguments[4:])
+    _supervise(status_fd, float(arguments[1]), float(arguments[2]), arguments[arguments.index("--") + 1 :])
     return 0
 
 
