@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from deployments import lineage_view, moving, running
+from deployments import lineage_view, moving, running, verification
 from deployments.local_stack import LocalStack
 from deployments.words import split_words
 from infra.errors import Bug, SpaceportError, UnknownOutcome, described
@@ -140,6 +140,20 @@ def show(revision: str, *, json: Json = False) -> int:
         datasets/ns/name@SHA, ns/name@SHA or spaces/ns/name@SHA; a short SHA, a branch or a tag will do; without @, main.
     """
     return lineage_view.run(revision, json=json)
+
+
+@app.command
+def verify(revision: str, *, deep: bool = False, json: Json = False) -> int:
+    """Recompute every hash and step key of a revision, and of all that it pins. Exit code 1: something was changed, is missing or gone.
+
+    Parameters
+    ----------
+    revision
+        datasets/ns/name@SHA, ns/name@SHA or spaces/ns/name@SHA; a short SHA, a branch or a tag will do; without @, main.
+    deep
+        Download large files too, instead of believing the hash that the Hub lists.
+    """
+    return verification.run(revision, json=json, deep=deep)
 
 
 def main(words: Sequence[str] | None = None) -> None:
