@@ -29,7 +29,9 @@ class Zygote:
         make_rows(self.data)
         words = [*TELLING["pos"], *TELLING["neg"], *NEUTRAL]
         program = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(self.base), *words]
-        self.process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+        # OMP_NUM_THREADS is read at import, before the fork: one thread, as a run sets it.
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
 
     def __enter__(self) -> "Zygote":
         assert self.line() == "ready"
@@ -65,9 +67,11 @@ class Attempt:
 class Forked(Attempt):
     """A fork of the zygote."""
 
+    ranks = 1
+
     def __init__(self, zygote: Zygote, told: dict[str, str], log: Path, program: str) -> None:
         self.zygote, self.log, self.descriptor = zygote, log, zygote.process.stdout.fileno()
-        self.pid = zygote.ask({"environment": told, "arguments": ["train"], "log": str(log), "program": program})
+        self.pid = zygote.ask({"environment": told, "arguments": ["train"], "log": str(log), "program": program, "ranks": self.ranks})
 
     def wait(self) -> int:
         return int(self.zygote.line())
@@ -76,6 +80,12 @@ class Forked(Attempt):
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         self.was_done = self.wait() == 0
+
+
+class ForkedPair(Forked):
+    """Two forks that train as one; what is killed is the first, who seals."""
+
+    ranks = 2
 
 
 class Ranked(Attempt):
@@ -142,6 +152,7 @@ class Stage:
     def start(self, room: Path) -> Attempt:
         """Start an attempt in a room."""
         told = {
+            "OMP_NUM_THREADS": "1",
             "SPACEPORT_DATA": str(self.zygote.data),
             "SPACEPORT_BASE": str(self.zygote.base),
             "SPACEPORT_CONFIG": str(room / "config.json"),

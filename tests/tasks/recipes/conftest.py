@@ -57,7 +57,8 @@ class Process:
 @pytest.fixture(scope="session")
 def zygote(tiny_base: Path) -> Iterator[subprocess.Popen]:
     program = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(tiny_base), *WORDS]
-    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # read at import, before the forks
+    process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline() == "ready\n"
     yield process
     process.stdin.close()

@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 import tasks.recipes.fitting  # noqa: F401 - imported before the fork, that is the point
 from tasks.recipes.classifier import load
+from tasks.recipes.ranks import die_with_parent
 from tasks.recipes.text_classification import main
 
 
@@ -28,12 +30,26 @@ def make_base(folder: Path, words: list[str]) -> None:
     transformers.BertModel(transformers.BertConfig(vocab_size=len(marks) + len(words), initializer_range=0.2, **shape)).save_pretrained(folder)
 
 
+def become_ranks(number: int) -> None:
+    """What torchrun does, without its seconds: so many processes that find each other through their environment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ |= {"WORLD_SIZE": str(number), "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for rank in range(1, number):
+        if os.fork() == 0:
+            die_with_parent()
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            return
+
+
 def run(job: dict) -> None:
     """The child's life."""
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ.update(job["environment"])
+    if job.get("ranks", 1) > 1:
+        become_ranks(job["ranks"])
     try:
         code = masking.main() if job.get("program") == "masking" else main(job["arguments"])
     except BaseException as error:
