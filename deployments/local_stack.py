@@ -38,9 +38,13 @@ class LocalStack:
             if found.alive:
                 return found
             living = [daemon for daemon in found.daemons if daemon.alive]
-            if {daemon.name for daemon in found.daemons} - {daemon.name for daemon in living} == {"engines"}:  # runs go on without it, only slower
+            dead = {daemon.name for daemon in found.daemons} - {daemon.name for daemon in living}
+            if living and dead <= {"engines", "reconciler"}:  # runs go on without them, only slower, and their deaths are told later
                 start = LocalStart(self.settings, self.keys, self.say, self._save, living)
-                start.engines(found)
+                if "engines" in dead:
+                    start.engines(found)
+                if "reconciler" in dead:
+                    start.reconciler(found)
                 self._save(found.model_copy(update={"daemons": tuple(start.started)}))
                 return self.find()
             self.down()

@@ -24,6 +24,7 @@ SERVER_PORT, HUB_PORT = 4200, 7860
 SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
 WORKER_NAME = "local"
 PORT_TRIES = 3
+RECONCILE_SECONDS = 15
 FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space", "flows.rollback")
 Say = Callable[[str], None]
 
@@ -57,6 +58,11 @@ class LocalStart:
         command = [sys.executable, "-m", "infra.compute.process.preloaded", str(stack.engine_socket), *FLOW_MODULES]
         self._note(daemons.start("engines", command, self._environment(stack), self.logs / "engines.log"))
 
+    def reconciler(self, stack: Stack) -> None:
+        """Brings Prefect level with the truth about this machine's processes, also about those that died with an earlier stack."""
+        command = [sys.executable, "-m", "infra.compute.process.reconcile", "--every", str(RECONCILE_SECONDS)]
+        self._note(daemons.start("reconciler", command, self._environment(stack), self.logs / "reconciler.log"))
+
     def _all(self, pool: ThreadPoolExecutor) -> None:
         """The server takes longest, so everything else starts beside it. What runs is saved at once, so that `down` finds what a kill left."""
         server = pool.submit(self._server)
@@ -66,6 +72,7 @@ class LocalStart:
         self.engines(stack)
         stack = stack.model_copy(update={"prefect_api_url": server.result()})
         worker = self._worker(stack)
+        self.reconciler(stack)
         self._save(stack)
         self._register(stack)
         daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)

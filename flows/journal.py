@@ -4,10 +4,10 @@ import time
 from typing import Any
 
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
 
-from infra.errors import SpaceportError, described
+from infra.errors import Cancelled as CancelledByAPerson
 from tasks.gate_statistics import Decision
 from tasks.prefect_tasks import show_report
 from tasks.report import HEADLINES, Ended, Failure, Live, RunOutcome, RunReport, StepName, StepReport
@@ -49,6 +49,8 @@ class Journal:
         """Write the report and return the state that the flow run ends in."""
         report = self._report(error)
         await show_report(report, _in_a_line(report))
+        if isinstance(error, CancelledByAPerson):
+            return Cancelled(message=report.error.message if report.error else None)
         if report.error:
             return Failed(message=f"{report.error.kind}: {report.error.message}")
         return Completed(name=STATE_NAMES[report.outcome], message=HEADLINES[report.outcome])
@@ -57,11 +59,9 @@ class Journal:
         self.steps = [known for known in self.steps if known.name != step.name] + [step]
 
     def _report(self, error: BaseException | None) -> RunReport:
-        failure = None
-        if error:
-            kind, _, message = described(error).partition(": ")
-            failure = Failure(kind=error.kind if isinstance(error, SpaceportError) else "bug", message=message or kind)
-        return RunReport(outcome="failed" if failure else self._outcome(), steps=tuple(self.steps), live=self.live, error=failure, numbers=self.numbers)
+        failure = Failure.of(error) if error else None
+        outcome = self._outcome() if not failure else "cancelled" if failure.kind == "cancelled" else "failed"
+        return RunReport(outcome=outcome, steps=tuple(self.steps), live=self.live, error=failure, numbers=self.numbers)
 
     def _outcome(self) -> RunOutcome:
         if self.decision != "promote":

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.attended import attended
 from flows.checking import check_run
 from flows.journal import Journal
 from flows.lineage import base_revision, columns_of, predictor_of, resolved_config, training_record
@@ -27,15 +28,16 @@ async def pipeline(config: RunConfig, git_commit: str | None = None) -> Any:
     """Raw rows → dataset revision → candidate → gate → promoted model → live Space. Each step is done once, and found done ever after."""
     journal = Journal()
     try:
-        config, hub = resolved_config(config), HubClient.from_settings()
-        await journal.step("check", check_task, partial(check_run, config, hub))
-        dataset = await _dataset(journal, config)
-        columns = await asyncio.to_thread(columns_of, config, dataset, hub)
-        predictor = predictor_of(config, columns)
-        candidate = await _candidate(journal, config, dataset, columns, git_commit)
-        model = await _promoted(journal, config, dataset, candidate, predictor)
-        await _space(journal, config, dataset, model, predictor)
-        journal.live = await asyncio.to_thread(what_is_live, config, hub)
+        async with attended():
+            config, hub = resolved_config(config), HubClient.from_settings()
+            await journal.step("check", check_task, partial(check_run, config, hub))
+            dataset = await _dataset(journal, config)
+            columns = await asyncio.to_thread(columns_of, config, dataset, hub)
+            predictor = predictor_of(config, columns)
+            candidate = await _candidate(journal, config, dataset, columns, git_commit)
+            model = await _promoted(journal, config, dataset, candidate, predictor)
+            await _space(journal, config, dataset, model, predictor)
+            journal.live = await asyncio.to_thread(what_is_live, config, hub)
     except Exception as error:  # whatever it is, the run ends in a true state with a report
         return await journal.close(error)
     return await journal.close()

@@ -4,13 +4,20 @@ import asyncio
 from typing import Any
 
 from prefect import flow
-from prefect.states import Completed, Failed
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Failed
 
+from flows.attended import attended
 from flows.lineage import base_revision, columns_of, resolved_config, training_record
 from flows.run_config import RunConfig
+from infra.compute.process.alone import alone_at
+from infra.errors import Cancelled as CancelledByAPerson
 from infra.errors import Conflict, described
 from infra.hub.client import HubClient
-from infra.revisions import DatasetRevision
+from infra.hub.ledger import Ledger
+from infra.revisions import DatasetRevision, ModelRevision, Repo
+from tasks.showing import show_failure
+from tasks.training_child import own_run_id
 from tasks.training_tasks import TrainingJob, inputs_task, publish_candidate_task, train_task
 
 
@@ -18,13 +25,30 @@ from tasks.training_tasks import TrainingJob, inputs_task, publish_candidate_tas
 async def train_model(config: RunConfig, dataset: str, expected_key: str | None = None, git_commit: str | None = None) -> Any:
     """Train a model on a dataset revision with the config's script or recipe, and publish it as a candidate. Does nothing twice."""
     try:
-        job = await asyncio.to_thread(_job, config, DatasetRevision.parse(dataset), expected_key, git_commit)
+        async with attended(waited_for=True):
+            job = await asyncio.to_thread(_job, config, DatasetRevision.parse(dataset), expected_key, git_commit)
+            candidate = await asyncio.to_thread(_found, job) or await _alone(job)
+    except Exception as error:
+        await show_failure(error)
+        return Cancelled(message=described(error)) if isinstance(error, CancelledByAPerson) else Failed(message=described(error))
+    return Completed(message=str(candidate))
+
+
+async def _alone(job: TrainingJob) -> ModelRevision:
+    """Train, unless a process on this machine is at the same work: then its end is waited for. Prefect need not know of that process."""
+    async with alone_at(job.work.with_suffix(".lock"), own_run_id(), get_run_logger().info) as waited:
+        found = await asyncio.to_thread(_found, job) if waited else None
+        if found:
+            return found
         inputs = await inputs_task(job)
         trained = await train_task(job, inputs)
-        candidate = await publish_candidate_task(job, inputs, trained)
-    except Exception as error:
-        return Failed(message=described(error))
-    return Completed(message=str(candidate))
+        return await publish_candidate_task(job, inputs, trained)
+
+
+def _found(job: TrainingJob) -> ModelRevision | None:
+    """The candidate that this work has made already."""
+    published = Ledger(HubClient.from_settings()).find(Repo(repo_type="model", repo_id=job.model.repo_id), job.record.key)
+    return ModelRevision(repo_id=published.revision.repo_id, sha=published.revision.sha) if published else None
 
 
 def _job(config: RunConfig, dataset: DatasetRevision, expected_key: str | None, git_commit: str | None) -> TrainingJob:

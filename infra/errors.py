@@ -140,7 +140,10 @@ def described(error: BaseException) -> str:
 def failure_of(described_failure: str) -> SpaceportError:
     """The error that `described` wrote; what nobody described is a Bug."""
     kind, _, message = described_failure.partition(": ")
-    for error_type in SpaceportError.__subclasses__():
-        if error_type.kind == kind:
-            return error_type(message)
-    return Bug(described_failure)
+    found = next((error_type for error_type in error_types() if error_type.kind == kind), None)
+    return found(message) if found else Bug(described_failure)
+
+
+def error_types() -> list[type[SpaceportError]]:
+    """The classes of this tree, one for each kind; what other modules derive for themselves is none of them."""
+    return [error_type for error_type in SpaceportError.__subclasses__() if error_type.__module__ == __name__]

@@ -24,7 +24,8 @@ ON_CALL_PAGE = "docs/on-call.md"
 class Response(NamedTuple):
     """What is done about a kind without asking anybody, and what a person can do when that was not enough.
 
-    `retry`: the same step again. `attach`: look whether it was carried out, and only then again. `resume`: on from the last sealed checkpoint. `stop`: a person decides.
+    `retry`: the same step again. `attach`: look whether it was carried out, and only then again. `resume`: on from the last sealed checkpoint.
+    `stop`: a person decides.
     """
 
     action: Action

@@ -30,12 +30,12 @@ class PrefectApi:
         self.url, self._auth, self.patience_seconds = url.rstrip("/"), auth, patience_seconds
 
     @classmethod
-    def from_settings(cls, settings: Settings | None = None) -> Self:
+    def from_settings(cls, settings: Settings | None = None, patience_seconds: float = 30.0) -> Self:
         """The server of the environment's `PREFECT_API_URL` and `PREFECT_API_AUTH_STRING`."""
         found = settings or Settings()
         if not found.prefect_api_url:
             raise BadInput("PREFECT_API_URL is not set and no local stack runs. Set it, or start one with `spaceport up`.")
-        return cls(found.prefect_api_url, found.prefect_auth_string.get_secret_value() if found.prefect_auth_string else None)
+        return cls(found.prefect_api_url, found.prefect_auth_string.get_secret_value() if found.prefect_auth_string else None, patience_seconds)
 
     def run_url(self, run_id: str) -> str:
         """The run's page in the UI."""
@@ -66,21 +66,56 @@ class PrefectApi:
         """A flow run as the server has it now."""
         return self.call("GET", f"/flow_runs/{run_id}")
 
-    def retry_run(self, run_id: str, message: str) -> None:
-        """Put a run that ended back on the schedule: the same run, one attempt more.
+    def find_runs(self, *, tag: str | None = None, states: Sequence[str] = (), pool: str | None = None, limit: int = 200) -> list[Any]:
+        """Flow runs with a tag, in some states (types), of a work pool; newest first."""
+        where: dict[str, Any] = {}
+        if tag:
+            where["tags"] = {"all_": [tag]}
+        if states:
+            where["state"] = {"type": {"any_": list(states)}}
+        body = {"flow_runs": where, "sort": "START_TIME_DESC", "limit": limit} | ({"work_pools": {"name": {"any_": [pool]}}} if pool else {})
+        return list(self.call("POST", "/flow_runs/filter", body))
+
+    def states_of(self, run_id: str) -> list[Any]:
+        """Every state that a run was ever in, oldest first."""
+        return sorted(self.call("GET", f"/flow_run_states/?flow_run_id={run_id}"), key=lambda state: str(state["timestamp"]))
+
+    def set_state(self, run_id: str, state_type: str, message: str, *, name: str | None = None, force: bool = False) -> str:
+        """Propose a state, or with `force` insist on it; returns what the server made of it: ACCEPT, REJECT, ABORT, WAIT."""
+        state = {"type": state_type, "message": message} | ({"name": name} if name else {})
+        return str(self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})["status"])
+
+    def tag_run(self, run_id: str, tag: str) -> None:
+        """Tag a run, in place of its other tag of the same `word:`. Only the run's own process does this: two writers would take each other's tags away."""
+        tags = list(self.read_run(run_id)["tags"])
+        if tag not in tags:
+            kept = [known for known in tags if known.partition(":")[0] != tag.partition(":")[0]]
+            self.call("PATCH", f"/flow_runs/{run_id}", {"tags": [*kept, tag]})
+
+    def retry_run(self, run_id: str, message: str, only_from: str | None = None) -> bool:
+        """Put a run that ended back on the schedule: the same run, one attempt more. With `only_from`, the id of a state, only if that is still its state.
 
         A crash is reported twice by the process worker, the second time up to 15 s later (Prefect 3.9.1, 2026-11), and the second report would
         undo the retry: a young crash is left to settle first.
         """
         state = self.read_run(run_id)["state"]
-        if state["type"] == "CRASHED":
+        if state["type"] == "CRASHED" and only_from is None:
             age_seconds = time.time() - datetime.fromisoformat(state["timestamp"]).timestamp()
             time.sleep(max(0.0, LATE_REPORT_SECONDS - age_seconds))
-        self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry", "message": message}, "force": True})
+            state = self.read_run(run_id)["state"]
+        if (only_from and state["id"] != only_from) or state["type"] not in FINAL_STATES:
+            return False  # somebody else was quicker
+        self.set_state(run_id, "SCHEDULED", message, name="AwaitingRetry", force=True)
+        return True
 
-    def cancel_run(self, run_id: str) -> None:
-        """Ask a run to end; its worker sees to it."""
-        self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": {"type": "CANCELLING", "message": "cancelled by spaceport"}})
+    def cancel_run(self, run_id: str, message: str = "cancelled by spaceport") -> None:
+        """Ask a run to end; its worker sees to it. One that waits for a worker is cancelled at once."""
+        waiting = self.read_run(run_id)["state"]["type"] == "SCHEDULED"
+        self.set_state(run_id, "CANCELLED" if waiting else "CANCELLING", message)
+
+    def crash_task_run(self, task_run_id: str, message: str) -> None:
+        """Close a task run whose process is gone."""
+        self.call("POST", f"/task_runs/{task_run_id}/set_state", {"state": {"type": "CRASHED", "message": message}, "force": True})
 
     def logs(self, run_ids: Sequence[str], after: str | None = None, limit: int = 200) -> list[Any]:
         """Log lines of runs in the order of their time, from `after` (an ISO timestamp) on."""

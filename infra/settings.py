@@ -8,15 +8,11 @@ from pathlib import Path
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from infra.home import PROJECT, home_of
+
+__all__ = ["PROJECT", "Settings", "adopt", "process_environment"]
+
 PUBLIC_ENDPOINT = "https://huggingface.co"
-PROJECT = Path(__file__).resolve().parent.parent
-
-
-def _default_home() -> Path:
-    """A checkout keeps its state beside itself, so that two clones don't meet; an installed package in the user's state folder."""
-    if (PROJECT / "prefect.yaml").is_file():
-        return PROJECT / ".spaceport"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "spaceport"
 
 
 class Settings(BaseSettings):
@@ -38,7 +34,12 @@ class Settings(BaseSettings):
     hub_pause_seconds: float = Field(
         2.0, ge=0, validation_alias="SPACEPORT_HUB_PAUSE_SECONDS", description="The first pause before a lost commit is looked for and sent again; it doubles."
     )
-    home: Path = Field(default_factory=_default_home, validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files.")
+    retry_pace: float = Field(
+        1.0, ge=0, validation_alias="SPACEPORT_RETRY_PACE", description="All pauses before a further try are multiplied by it; 0 doesn't wait."
+    )
+    home: Path = Field(
+        default_factory=lambda: home_of(os.environ), validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files."
+    )
     checkpoint_store: str | None = Field(
         None,
         validation_alias="SPACEPORT_CHECKPOINT_STORE",

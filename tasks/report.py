@@ -2,19 +2,29 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field
 
-from infra.errors import BadInput
-from infra.failure_kinds import FailureKind
+from infra.errors import BadInput, Bug, SpaceportError, described
+from infra.failure_kinds import RESPONSES, FailureKind, on_call_link, what_was_done
 from infra.revisions import Frozen
 
-ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY = "report", "progress", "training-run"
+ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY = "report", "progress", "training-run", "failure"
 StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
 RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
-EXIT_CODES: dict[RunOutcome, int] = {"promoted": 0, "rolled back": 0, "unchanged": 0, "started": 0, "failed": 1, "cancelled": 1, "kept": 2, "undecided": 2, "unknown": 3}
+EXIT_CODES: dict[RunOutcome, int] = {
+    "promoted": 0,
+    "rolled back": 0,
+    "unchanged": 0,
+    "started": 0,
+    "failed": 1,
+    "cancelled": 1,
+    "kept": 2,
+    "undecided": 2,
+    "unknown": 3,
+}
 HEADLINES: dict[RunOutcome, str] = {
     "promoted": "Promoted: the new revision is live",
     "rolled back": "Rolled back: the earlier revision is live, and no run promotes again what was taken back",
@@ -62,6 +72,14 @@ class Failure(Frozen):
 
     kind: FailureKind
     message: str
+    done: str | None = None  # what was done about it
+    you_can: str | None = None  # what a person can do
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """An error as a report tells it."""
+        known = error if isinstance(error, SpaceportError) else Bug(described(error).partition(": ")[2])
+        return cls(kind=known.kind, message=str(known), done=what_was_done(known.kind, known.tries), you_can=RESPONSES[known.kind].you_can)
 
 
 class RunReport(Frozen):
@@ -83,7 +101,7 @@ def render_report(report: RunReport) -> str:
     """The report for the run page: what happened, what is live, what each step did; the same as JSON at the end."""
     lines = [f"# {HEADLINES[report.outcome]}", ""]
     if report.error:
-        lines += [f"> **{report.error.kind}**: {report.error.message}", ""]
+        lines += [*render_failure(report.error), ""]
     if report.live.space_url:
         lines += [f"Live: [{report.live.space_url}]({report.live.space_url})", ""]
     lines += [f"- {name}: **{value}**" for name, value in report.numbers.items()] + [""]
@@ -91,6 +109,15 @@ def render_report(report: RunReport) -> str:
     lines += [f"| {step.name} | {step.outcome} | {f'`{step.revision}`' if step.revision else ''} | {step.seconds:.1f} |" for step in report.steps]
     payload = report.model_dump_json(indent=1)
     return "\n".join([*lines, "", "<details><summary>The same for programs</summary>", "", _BEGIN + payload + _END, "", "</details>", ""])
+
+
+def render_failure(failure: Failure) -> list[str]:
+    """What happened, what was done about it, what you can do."""
+    return [
+        f"**What happened** · {failure.kind}: {failure.message}\\",
+        f"**What was done** · {failure.done or what_was_done(failure.kind, 1)}\\",
+        f"**What you can do** · {failure.you_can or RESPONSES[failure.kind].you_can} More: `{on_call_link(failure.kind)}`",
+    ]
 
 
 def parse_report(markdown: str) -> RunReport:

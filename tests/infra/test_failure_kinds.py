@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from infra.errors import BadInput, Preempted, RateLimited, SpaceportError, described, failure_of
+from infra.errors import BadInput, Preempted, RateLimited, described, error_types, failure_of
 from infra.failure_kinds import ON_CALL_PAGE, RESPONSES, FailureKind, on_call_link, what_was_done
 from infra.settings import PROJECT
 
@@ -15,7 +15,7 @@ PAGE = (PROJECT / ON_CALL_PAGE).read_text()
 
 def test_the_table_the_tree_and_the_page_name_the_same_kinds() -> None:
     """Thirteen kinds: each has a response, an error class, and a section in docs/on-call.md; none has two."""
-    classes = [error.kind for error in SpaceportError.__subclasses__()]
+    classes = [error.kind for error in error_types()]
     assert len(KINDS) == 13 and set(RESPONSES) == set(KINDS)
     assert sorted(classes) == sorted(KINDS)
     assert sorted(re.findall(r"^## (.+)$", PAGE, re.MULTILINE)) == sorted(KINDS)
@@ -39,7 +39,7 @@ def test_a_kind_says_what_was_done_and_what_you_can_do(kind: FailureKind) -> Non
 
 def test_a_failure_keeps_its_kind_through_a_run_state() -> None:
     """What is written into a state comes back as the same error, for every class of the tree."""
-    for error_type in SpaceportError.__subclasses__():
+    for error_type in error_types():
         found = failure_of(described(error_type("what happened")))
         assert type(found) is error_type and str(found) == "what happened"
 

@@ -12,6 +12,10 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import IO
+
+from infra.compute.process.presence import file_of, hold
+from infra.home import home_of
 
 SOCKET_VARIABLE = "SPACEPORT_ENGINE_SOCKET"
 STREAMS = (0, 1, 2)
@@ -19,12 +23,19 @@ STREAMS = (0, 1, 2)
 
 def main() -> int:
     """Run the engine of the flow run that the environment names; returns its exit status, or ends by the signal that ended it."""
+    _present = _take_presence()
     preloaded = _connect()
     if preloaded is None:
         runpy.run_module("prefect.engine", run_name="__main__", alter_sys=True)
         return 0
     with preloaded:
         return _follow(preloaded)
+
+
+def _take_presence() -> IO[str] | None:
+    """The note that this run lives here, ours until we die. Where an earlier attempt still lives (it was called dead by mistake), its end is waited for."""
+    run_id = os.environ.get("PREFECT__FLOW_RUN_ID")
+    return hold(file_of(home_of(os.environ), run_id), run_id, wait=True) if run_id else None
 
 
 def _connect() -> socket.socket | None:

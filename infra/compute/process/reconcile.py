@@ -1,0 +1,84 @@
+"""Brings what Prefect says of this machine's runs level with the truth: a run whose process is gone has crashed (`python -m infra.compute.process.reconcile`).
+
+The process worker reports a death within a second while it lives. This is for all other cases: the worker died too, the machine was restarted, or the
+server was away when the report came. Only runs that were seen on this machine are judged; of others this machine knows nothing.
+"""
+
+import argparse
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from infra.compute.process.presence import file_of, forget_old, holder_of
+from infra.errors import SpaceportError
+from infra.prefect_api import PrefectApi
+from infra.settings import Settings
+
+EVERY_SECONDS = 15.0
+SETTLE_SECONDS = 10.0  # the worker's own report goes first
+PENDING_SECONDS = 120.0  # a worker needs some to start a process
+
+
+def reconcile(api: PrefectApi, home: Path, settle_seconds: float = SETTLE_SECONDS) -> list[str]:
+    """Crash the runs that Prefect takes for running though their process on this machine is gone; returns their ids."""
+    forget_old(home)
+    suspects = [run for run in _open_runs(api) if _is_gone(home, run["id"])]
+    if not suspects:
+        return []
+    time.sleep(settle_seconds)
+    return [run["id"] for run in suspects if _crash(api, home, run)]
+
+
+def _open_runs(api: PrefectApi) -> list[Any]:
+    """What Prefect takes for alive; a run that is only just being started is left alone."""
+    found = api.find_runs(states=("RUNNING", "CANCELLING", "PENDING"))
+    return [run for run in found if run["state"]["type"] != "PENDING" or _age_seconds(run["state"]) > PENDING_SECONDS]
+
+
+def _age_seconds(state: Any) -> float:
+    return time.time() - datetime.fromisoformat(state["timestamp"]).timestamp()
+
+
+def _is_gone(home: Path, run_id: str) -> bool:
+    holder = holder_of(file_of(home, run_id))
+    return holder is not None and holder.is_ours and not holder.alive
+
+
+def _crash(api: PrefectApi, home: Path, seen: Any) -> bool:
+    """Only if nothing has happened to the run since we looked, and its process is still gone."""
+    state = api.read_run(seen["id"])["state"]
+    if state["id"] != seen["state"]["id"] or not _is_gone(home, seen["id"]):
+        return False
+    holder = holder_of(file_of(home, seen["id"]))
+    where = f"process {holder.pid} on {holder.machine}" if holder else "its process"
+    if state["type"] == "CANCELLING":
+        api.set_state(seen["id"], "CANCELLED", f"{where} is gone", force=True)
+    else:
+        api.set_state(seen["id"], "CRASHED", f"{where} is gone", force=True)
+    return True
+
+
+def main(words: list[str]) -> int:
+    """Once, or for ever with `--every SECONDS`."""
+    parser = argparse.ArgumentParser(prog="python -m infra.compute.process.reconcile", description="Crash the runs whose process on this machine is gone.")
+    parser.add_argument("--every", type=float, metavar="SECONDS", help="look again and again")
+    every = parser.parse_args(words).every
+    settings = Settings()
+    api = PrefectApi.from_settings(settings, patience_seconds=5.0 if every else 30.0)
+    while True:
+        try:
+            for run_id in reconcile(api, settings.home):
+                print(f"crashed {run_id}: its process is gone", flush=True)
+        except SpaceportError as error:
+            print(f"{error.kind}: {error}", file=sys.stderr, flush=True)
+            if not every:
+                return 1
+        if not every:
+            return 0
+        time.sleep(every)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""Waiting for a child run: patient with an absent server, slow to believe a crash, and acting on a failure by its kind."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from infra.compute.attach_or_start import Child
+from infra.compute.waiters import was_let_go
+from infra.errors import Cancelled, Preempted, SpaceportError, Unhealthy, failure_of
+from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi
+
+FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 2.0
+Say = Callable[[str], None]
+
+
+async def see_through(api: PrefectApi, child: Child, say: Say = lambda line: None, pace: float = 1.0) -> None:
+    """Return when the child is Completed. One that fails is retried in place as its failure kind says; what is left is raised."""
+    tries = 1
+    while True:
+        try:
+            return await _wait_for(api, child)
+        except _Ended as found:
+            ended, error = found, found.error
+            pause = error.pause_seconds(tries)
+            error.tries = tries
+            if pause is None:
+                raise error from None
+        say(f"{error.kind}: {error} It is tried again in {pause:.0f} s.")
+        await asyncio.sleep(pause * pace)
+        await asyncio.to_thread(api.retry_run, child.run_id, f"{error.kind}: try {tries + 1}", ended.state_id)
+        tries += 1
+
+
+async def _wait_for(api: PrefectApi, child: Child) -> None:
+    """Return when the child is Completed. Raises `_Ended` with the child's own failure when it ended otherwise."""
+    pause, crashed_at = FIRST_POLL_SECONDS, None
+    while True:
+        state = await _state_of(api, child)
+        if state["type"] == "COMPLETED":
+            return
+        if state["type"] == "FAILED":
+            raise _Ended(failure_of(state.get("message") or state["name"]), state["id"])
+        if state["type"] == "CANCELLED":
+            await _cancelled(api, child, state)
+        if state["type"] != "CRASHED":
+            crashed_at = None
+        elif crashed_at is None:
+            crashed_at = time.monotonic()  # believed only when it stays: a late report, or a retry already on its way
+        elif time.monotonic() - crashed_at > LATE_REPORT_SECONDS:
+            said = state.get("message") or state["name"]
+            raise _Ended(Preempted(f"the training's process ended without a word ({said}). Its page: {child.url}"), state["id"])
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.3, LAST_POLL_SECONDS)
+
+
+class _Ended(Exception):
+    """A child that ended, and not well."""
+
+    def __init__(self, error: SpaceportError, state_id: str) -> None:
+        super().__init__(str(error))
+        self.error, self.state_id = error, state_id
+
+
+async def _state_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
+    """The child's state; while the server is away there is none, and nothing is lost by waiting: what the child does lies on the Hub."""
+    while True:
+        try:
+            found: Mapping[str, Any] = (await asyncio.to_thread(api.read_run, child.run_id))["state"]
+        except Unhealthy:
+            await asyncio.sleep(LAST_POLL_SECONDS)
+            continue
+        return found
+
+
+async def _cancelled(api: PrefectApi, child: Child, state: Mapping[str, Any]) -> None:
+    """Cancelled by a person is final. Let go by another pipeline run that was cancelled just when we came: it is started again."""
+    if await asyncio.to_thread(was_let_go, api, child.run_id):
+        await asyncio.to_thread(api.retry_run, child.run_id, "another pipeline run waits for it", state["id"])
+        return
+    raise _Ended(Cancelled(f"training was cancelled ({child.url}). Trigger the pipeline again to start it again."), state["id"])
