@@ -3,7 +3,7 @@
     python tests/tasks/recipes/kill_training.py --kills 100 [--seed 0] [--modes masking torchrun]
 
 Exit 0 when every killed training ended in the very bytes of the undisturbed one. The modes `without-…` each lack one of
-the three parts that make a resume exact; they run only when they are named, to see this program fail.
+the parts that make a resume exact; they run only when they are named, to see this program fail.
 """
 
 import argparse
@@ -41,7 +41,6 @@ MODES = {
 }
 BROKEN = {
     "without-draws": {"without": "draws"},
-    "without-reseed": {"without": "reseed", "loader_workers": 2},
     "without-seal": {"without": "seal"},
 }
 # Who prepares a batch and whether anything is measured in between is no part of the result.

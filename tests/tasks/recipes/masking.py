@@ -1,6 +1,6 @@
 """A training program of one's own, built on what the recipes are built on: masked language modelling with random masks, and perhaps frozen weights.
 
-It also trains without one of the three parts that make a resume exact (`without`), which shows that the kill tests can fail.
+It also trains without one of the parts that make a resume exact (`without`), which shows that the kill tests can fail.
 """
 
 import json
@@ -59,7 +59,7 @@ def main() -> int:
         ),
         train_dataset=[{"input_ids": rows[row]["input_ids"]} for row in range(len(rows))],
         data_collator=DataCollatorForLanguageModeling(tokenizer),
-        callbacks=[] if without == "reseed" else [Reseed()],
+        callbacks=[Reseed()],
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     if without == "seal":
