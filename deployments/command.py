@@ -15,6 +15,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from deployments import lineage_view, moving, running, verification
+from deployments import status as status_view
 from deployments.local_stack import LocalStack
 from deployments.words import split_words
 from infra.errors import Bug, SpaceportError, UnknownOutcome, described
@@ -128,6 +129,18 @@ def rollback(revision: str | None = None, *files: Path, json: Json = False, deta
         Return when the run is started.
     """
     return moving.run(True, revision, files, json=json, detach=detach)
+
+
+@app.command
+def status(*files: Path, json: Json = False) -> int:
+    """What is live, since when, from which run; what is running, on what, and its lease. From the Hub alone when Prefect is away.
+
+    Parameters
+    ----------
+    files
+        A run config; without one, each model of the last runs, and of configs/.
+    """
+    return status_view.run(files, json=json)
 
 
 @app.command
