@@ -7,7 +7,6 @@ python -m tests.faults --case 17:answer-lost
 import argparse
 import json
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from typing import Any
 
 from tests.faults.cases import Case, Target, all_cases, case_of
 from tests.faults.driver import Laboratory, Verdict, laboratory
+from tests.faults.sealing import memory_room
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="Say the numbered calls and end.")
     parser.add_argument("--stop", action="store_true", help="End at the first complaint.")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="faults-", dir=_room()) as folder, laboratory(Path(folder) / "lab") as lab:
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=memory_room()) as folder, laboratory(Path(folder) / "lab") as lab:
         targets = lab.record()
         if arguments.list:
             print("\n".join(f"{number:4} {target.scenario:6} {target.call}" for number, target in enumerate(targets)))
@@ -102,12 +102,6 @@ def _tell(verdict: Verdict, place: int, count: int) -> None:
     print(f"{place + 1}/{count} {verdict.case} [{verdict.call}] {' → '.join(verdict.attempts)} {verdict.seconds} s", flush=True)
     for complaint in verdict.complaints:
         print(f"    {complaint}", flush=True)
-
-
-def _room() -> Path | None:
-    """Memory instead of a disk where there is some: every commit of a Hub is synced several times."""
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30 else None
 
 
 def _lines(path: Path | None) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ tokens = [{{ token = "{RIVAL_TOKEN}", role = "write" }}]
 """
 REPOSITORIES = (("space", "space"), ("model", "model"), ("dataset", "rows"))
 RUN_LIMIT_SECONDS = 120.0  # a run that is not over by then hangs
-SILENCE_SECONDS, SHORT_SILENCE_SECONDS = 60.0, 2.0
+SILENCE_SECONDS, SHORT_SILENCE_SECONDS = 60.0, 4.0
 STORM_ATTEMPTS = 4
 
 
@@ -68,7 +69,7 @@ class Laboratory:
         self.hub = EmbeddedHub.start(folder / "hub", folder / "users.toml", ends_with_parent=True)
         self.line = Line(self.hub.endpoint)
         environment = process_environment(without=("HF_TOKEN", "HF_ENDPOINT", "SPACEPORT_SPACE_TOKEN")) | CLIENT_ENVIRONMENT
-        environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        environment |= {"HF_HOME": str(folder / "hf"), "HF_HUB_DOWNLOAD_TIMEOUT": "4", "HF_HUB_ETAG_TIMEOUT": "4", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         self._start: Start | None = None
         (folder / "warm").mkdir()
         warm = {"namespace": "warm", "nonce": "warm", "folder": str(folder / "warm"), "startup_seconds": 60}
@@ -193,7 +194,7 @@ class Experiment:
         wanted_sha, deadline = start.refs["space/space"]["refs/heads/main"], time.monotonic() + 120
         while api.get_space_runtime(f"{self.namespace}/space").raw.get("sha") != wanted_sha:
             assert time.monotonic() < deadline, "the Space did not come back"
-            time.sleep(0.1)
+            threading.Event().wait(0.1)
 
     def run(self) -> Verdict:
         """Prepare, run with faults, let on-call press Retry, run once more in peace, judge."""
@@ -228,7 +229,7 @@ class Experiment:
         complaints += harm(stores, sightings, self.by_hand)
         completed = [ended for ended in self.endings if ended["state"] == "Completed"]
         if completed:
-            complaints += unfinished(stores, completed[-1])
+            complaints += unfinished(stores, completed[-1], self.by_hand)
             before = stores.count()
             self.laboratory.line.traffic.decide = lambda call, place: None
             again = self.attempt(self.case.scenario, calm=True)

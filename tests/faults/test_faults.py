@@ -1,0 +1,34 @@
+"""Whatever goes wrong on the way to the Hub, or with us: nothing twice, nothing half, nothing lost, nothing untrue."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.settings import process_environment
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+SLICE = 60
+pytestmark = pytest.mark.timeout(1500)
+
+
+def start(*words: str) -> "subprocess.Popen[str]":
+    """One program of this folder."""
+    command = [sys.executable, "-m", *words]
+    return subprocess.Popen(command, cwd=PROJECT, env=process_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_slice_of_all_faults_at_all_calls_does_no_harm():
+    """Sixty cases drawn from every outside call times every fault, second faults and storms: the servers' own stores hold no complaint."""
+    shards = [start("tests.faults", "--seed", "7", "--slice", str(SLICE), "--shard", f"{shard}/2") for shard in range(2)]
+    said = [shard.communicate(timeout=1400)[0] for shard in shards]
+    assert [shard.returncode for shard in shards] == [0, 0], "\n".join(said)
+    assert all(f"{SLICE // 2} cases on" in words and " 0 with complaints" in words for words in said), "\n".join(said)
+
+
+def test_a_kill_before_any_file_operation_leaves_the_last_sealed_checkpoint():
+    """Sealing, rotating and fencing, here and in a store, killed everywhere: what was sealed is found whole, and a restart ends."""
+    sealing = start("tests.faults.sealing")
+    said = sealing.communicate(timeout=600)[0]
+    assert sealing.returncode == 0 and " 0 complaints" in said, said
