@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import runpy
 import socket
 import sys
 from pathlib import Path
@@ -51,7 +52,13 @@ def run(job: dict) -> None:
     if job.get("ranks", 1) > 1:
         become_ranks(job["ranks"])
     try:
-        code = masking.main() if job.get("program") == "masking" else main(job["arguments"])
+        if "script" in job:
+            runpy.run_path(job["script"], run_name="__main__")
+            code = 0
+        else:
+            code = masking.main() if job.get("program") == "masking" else main(job["arguments"])
+    except SystemExit as error:
+        code = error.code
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         code = 1
