@@ -105,11 +105,11 @@ def _from_hub(told: Any, revision: ModelRevision) -> RunConfig:
     train = told.get("train") if isinstance(told, dict) else None
     if not isinstance(train, dict) or not train.get("recipe"):
         raise BadInput(f"{revision} was trained by a command of your own, and no command out of a model repo is run. Name the run config's file too.")
+    recipe = _recipe(train, revision).model_dump(mode="json")
     try:
-        config = RunConfig.model_validate(told)
+        return RunConfig.model_validate({**told, "train": recipe})
     except ValidationError as error:
         raise BadInput(f"the run config in {revision} is of another version ({explain(error)}). Name a run config file.") from None
-    return config.model_copy(update={"train": _recipe(train, revision)})
 
 
 def _recipe(told: dict[str, Any], revision: ModelRevision) -> TrainConfig:
