@@ -119,7 +119,7 @@ class Killer:
                         print(f"{self.row.mode}: an attempt ends with {code}:\n{attempt.log.read_text()[-1500:]}", file=sys.stderr)
                     return False
             if by_event and self.rng.random() < 0.5:
-                time.sleep(self.rng.random() * 0.01)
+                events.wait([], self.rng.random() * 0.01)
             attempt.kill(self.rng)
         if seconds is None and time.monotonic() >= ends:
             self.row.seen["hung"] += 1

@@ -14,7 +14,11 @@ from tasks.train_model import Columns, TrainConfig, train
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bring-your-script.md").read_text()
 COLUMNS = Columns(labels=("neg", "pos"))
-MODEL = "import os, pathlib\nout = pathlib.Path(os.environ['SPACEPORT_OUTPUT'])\n(out / 'model.json').write_text('{}')\n(out / 'metrics.json').write_text('{\"weight\": 1}')\n"
+MODEL = """import os, pathlib
+out = pathlib.Path(os.environ['SPACEPORT_OUTPUT'])
+out.joinpath('model.json').write_text('{}')
+out.joinpath('metrics.json').write_text('{"weight": 1}')
+"""
 
 
 def from_page(name: str, folder: Path) -> Path:
