@@ -22,6 +22,7 @@ from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo, RepoId, Revision, SpaceRevision
 
 STEP, VERSION = "refresh_space", 1
+REBASES = 5  # times that other people's commits are given way to
 
 
 class SpaceConfig(Frozen):
@@ -73,9 +74,8 @@ def refresh_space(
     page = _page(model, config, dataset)
     files = render(page, hub.endpoint, _metrics(model, hub) if page.template == "static" else ())
     ledger = Ledger(hub)
-    before = head_of(hub, repo)
     record = _record(page)
-    done, kept = _published(ledger, repo, before, record, files, APP_FILES[config.template])
+    before, done, kept = _moved(ledger, repo, record, files, APP_FILES[config.template])
     proof = Proof(live, config.template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
     try:
         reused = done.outcome == "reused"
@@ -118,6 +118,21 @@ def _refuse_unready(repo: Repo, state: SpaceState) -> None:
         raise BadInput(f"{repo} is in dev mode, where a commit doesn't show. Switch dev mode off in its settings, then run again.")
     if state.stage == "PAUSED":
         raise Unhealthy(f"{repo} is paused. Restart it (its page, or restart_space), then run again; nothing was changed.")
+
+
+def _moved(ledger: Ledger, repo: Repo, record: StepRecord, files: Mapping[str, bytes], app_file: str) -> tuple[Revision, Published, tuple[str, ...]]:
+    """The head before, the publish on it, and what stayed as people made it. Commits that come between are given way to, unless they moved the pin."""
+    before = head_of(ledger.hub, repo)
+    for attempt in range(REBASES):
+        try:
+            return before, *_published(ledger, repo, before, record, files, app_file)
+        except Conflict as conflict:
+            now = head_of(ledger.hub, repo)
+            moved = ledger.hub.read_bytes(now, PIN_FILE) != ledger.hub.read_bytes(before, PIN_FILE)
+            if moved or isinstance(conflict, WrongPin) or attempt == REBASES - 1:
+                raise
+            before = now
+    raise Conflict(f"{repo} is changed by others all the time. Run it again when it is quiet.")
 
 
 def _published(

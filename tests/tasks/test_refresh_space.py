@@ -283,3 +283,33 @@ def test_an_own_app_without_the_route_is_told_what_it_lacks(team: Team) -> None:
     team.commit(app__py=OWN_APP.replace('"/revision"', '"/nothing"').encode())
     with pytest.raises(Unhealthy, match="GET /revision gives no JSON object"):
         team.refresh(FIRST)
+
+
+class Interrupted(HubClient):
+    """A client that something happens to once, between its look at the page's file and the commit."""
+
+    def __init__(self, api: Any, happens: Callable[[], object]) -> None:
+        super().__init__(api)
+        self.happens: Callable[[], object] | None = happens
+
+    def read_bytes(self, revision: Any, path: str) -> bytes | None:
+        found, happens = super().read_bytes(revision, path), self.happens
+        if path == "README.md" and happens and revision.repo_type == "space":
+            self.happens = None
+            happens()
+        return found
+
+
+def test_an_edit_by_a_person_while_the_pin_is_written_is_given_way_to(team: Team) -> None:
+    """The refresh goes on top of it, and the edit stays."""
+    client = Interrupted(team.api, lambda: team.commit(notes__md=b"by a person"))
+    done = team.refresh(FIRST, client=client)
+    assert client.happens is None and done.outcome == "published" and team.file("notes.md") == b"by a person" and team.answer()["revision"] == FIRST
+
+
+def test_another_pin_while_ours_is_written_is_not_gone_over(team: Team) -> None:
+    """Two refreshes at once: the one that comes second says so."""
+    client = Interrupted(team.api, lambda: team.refresh(SECOND))
+    with pytest.raises(Conflict):
+        team.refresh(FIRST, client=client)
+    assert team.answer()["revision"] == SECOND
