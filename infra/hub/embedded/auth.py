@@ -5,7 +5,8 @@ import hashlib
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from infra.hub.embedded.routing import Call, check_need, repo_routes, route
+from infra.hub.embedded.calls import Call
+from infra.hub.embedded.routing import check_need, repo_routes, route
 
 
 def routes() -> list[BaseRoute]:

@@ -6,7 +6,8 @@ import yaml
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from infra.hub.embedded.routing import Call, route
+from infra.hub.embedded.calls import Call
+from infra.hub.embedded.routing import route
 
 _SPACE_SDKS = ("gradio", "docker", "static", "streamlit")
 

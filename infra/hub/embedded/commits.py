@@ -12,12 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call
 from infra.hub.embedded.discussions import begin, may_push, url_of
 from infra.hub.embedded.git_files import Files, parse_pointer, pointer_text
 from infra.hub.embedded.lfs_links import can_name
 from infra.hub.embedded.paths import Patterns, checked_path
 from infra.hub.embedded.refusals import Refusal, entry_not_found, revision_not_found, stale_parent
-from infra.hub.embedded.routing import Call, check_need, repo_routes
+from infra.hub.embedded.routing import check_need, repo_routes
 
 REGULAR_LIMIT_BYTES = 10 << 20
 LINE_LIMIT_BYTES = 48 << 20  # base64 of 36 MB; clients send what is larger than 10 MB by LFS

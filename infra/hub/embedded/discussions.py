@@ -7,11 +7,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from infra.hub.embedded.auth import identity
+from infra.hub.embedded.calls import Call
 from infra.hub.embedded.git_store import MAIN
 from infra.hub.embedded.lfs_links import now
 from infra.hub.embedded.records import RepoRecord
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import Call, repo_routes
+from infra.hub.embedded.routing import repo_routes
 
 KIND = "discussion"
 PAGE_SIZE = 50

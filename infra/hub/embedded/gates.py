@@ -4,9 +4,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from infra.hub.embedded.auth import identity
+from infra.hub.embedded.calls import Call, page
 from infra.hub.embedded.lfs_links import now
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import Call, page, repo_routes
+from infra.hub.embedded.routing import repo_routes
 
 _KIND = "access-request"
 _STATUSES = ("pending", "accepted", "rejected")

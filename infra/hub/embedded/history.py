@@ -5,10 +5,11 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call, page
 from infra.hub.embedded.git_rewriting import forget_lfs
 from infra.hub.embedded.lfs_links import drop
 from infra.hub.embedded.refusals import Refusal, revision_not_found
-from infra.hub.embedded.routing import Call, page, repo_routes
+from infra.hub.embedded.routing import repo_routes
 
 
 def routes() -> list[BaseRoute]:

@@ -7,9 +7,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call
 from infra.hub.embedded.lfs_links import adopt, can_name
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import Call, check_need, page_routes, route
+from infra.hub.embedded.routing import check_need, page_routes, route
 from infra.hub.embedded.sending import send_file
 
 _MEDIA_TYPE = "application/vnd.git-lfs+json"

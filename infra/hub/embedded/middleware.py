@@ -16,8 +16,9 @@ from urllib.parse import unquote
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from infra.hub.embedded.calls import SLASH
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import SLASH, refusal_response
+from infra.hub.embedded.routing import refusal_response
 from infra.hub.embedded.state import Options
 
 LOG_LIMIT_BYTES = 64 << 20  # looked at when the server starts

@@ -13,9 +13,10 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
 from infra.hub.embedded import pages_html as html
+from infra.hub.embedded.calls import SLASH
 from infra.hub.embedded.records import KINDS, URL_PREFIXES, RepoKind, RepoRecord
 from infra.hub.embedded.refusals import Refusal, entry_not_found
-from infra.hub.embedded.routing import SLASH, caller_of, check_need, find_repo
+from infra.hub.embedded.routing import caller_of, check_need, find_repo
 from infra.hub.embedded.state import HubState
 from infra.hub.embedded.users import Caller
 

@@ -5,10 +5,11 @@ from itertools import islice
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call, page_links
 from infra.hub.embedded.git_store import MAIN
 from infra.hub.embedded.paths import checked_ref_name
 from infra.hub.embedded.refusals import Refusal, revision_not_found
-from infra.hub.embedded.routing import Call, page_links, repo_routes
+from infra.hub.embedded.routing import repo_routes
 
 
 def routes() -> list[BaseRoute]:

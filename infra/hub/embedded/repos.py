@@ -6,13 +6,14 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call
 from infra.hub.embedded.first_commit import first_files
 from infra.hub.embedded.git_store import MAIN
 from infra.hub.embedded.lfs_links import drop, now
 from infra.hub.embedded.paths import checked_name
 from infra.hub.embedded.records import RepoKind, RepoRecord
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import Call, check_need, find_repo, repo_routes, route
+from infra.hub.embedded.routing import check_need, find_repo, repo_routes, route
 
 _KINDS: tuple[RepoKind, ...] = ("model", "dataset", "space")
 _SDKS = ("gradio", "docker", "static", "streamlit")

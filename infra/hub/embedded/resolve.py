@@ -6,8 +6,9 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call
 from infra.hub.embedded.refusals import Refusal, entry_not_found
-from infra.hub.embedded.routing import Call, page_routes
+from infra.hub.embedded.routing import page_routes
 from infra.hub.embedded.sending import send_bytes, send_file
 
 

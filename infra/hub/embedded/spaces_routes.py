@@ -9,8 +9,9 @@ from anyio import from_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
 
+from infra.hub.embedded.calls import Call
 from infra.hub.embedded.refusals import Refusal
-from infra.hub.embedded.routing import Call, Handler, Need, repo_routes
+from infra.hub.embedded.routing import Handler, Need, repo_routes
 from infra.hub.embedded.spaces_host import SpaceHost
 from infra.hub.embedded.spaces_log import LogLine, stamp
 from infra.hub.embedded.spaces_runtime import DeployMode, SpaceRuntime

@@ -6,10 +6,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
 from infra.hub.embedded.auth import identity
+from infra.hub.embedded.calls import Call, page
 from infra.hub.embedded.cards import front_matter
 from infra.hub.embedded.records import KINDS, CommitRecord, Entry, RepoRecord
 from infra.hub.embedded.refusals import entry_not_found
-from infra.hub.embedded.routing import Call, page, repo_routes, route
+from infra.hub.embedded.routing import repo_routes, route
 from infra.hub.embedded.state import HubState
 
 _TAG_FIELDS = {"tags": "", "library_name": "", "pipeline_tag": "", "language": "", "datasets": "dataset:", "license": "license:", "base_model": "base_model:"}
