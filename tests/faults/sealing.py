@@ -217,6 +217,8 @@ def main() -> int:
             if not ended or operations < 10:
                 found.append(f"{scene}: the undisturbed run did not end ({operations} operations)")
             for kill_at in range(1, operations + 1):
+                if found and "--stop" in sys.argv:
+                    break
                 kills += 1
                 (root := folder / f"{scene}-{kill_at}").mkdir()
                 lived(scene, root, kill_at)
