@@ -157,7 +157,14 @@ def tear_manifest(objects, names):
     objects.write(f"{head['place']}/{head['manifest']}", b'{"name": "checkpoint-2", "fi')
 
 
-@pytest.mark.parametrize("tear", [flip, shorten, lose_one, lose_all, lose_manifest, tear_manifest])
+def swap_manifest(objects, names):
+    head = json.loads(objects.read("head.json"))["sealed"][0]
+    manifest = json.loads(objects.read(f"{head['place']}/{head['manifest']}"))
+    manifest["files"].pop("deep/state.json")
+    objects.write(f"{head['place']}/{head['manifest']}", json.dumps(manifest).encode())
+
+
+@pytest.mark.parametrize("tear", [flip, shorten, lose_one, lose_all, lose_manifest, tear_manifest, swap_manifest])
 def test_a_torn_one_falls_back(store, objects, tmp_path, tear):
     """A flipped bit, a short or missing part, a torn or missing manifest: the checkpoint before it is used, and the good one is never rotated away for it."""
     attempt = store.take()
@@ -218,19 +225,21 @@ def shelf_of(objects):
     return S3Shelf(objects.uri, KEY) if objects.uri.startswith("s3://") else FolderShelf(Path(objects.uri), KEY)
 
 
-def test_an_attempt_that_wakes_up_inside_its_seal_is_too_late(store, objects, tmp_path):
-    """Its parts are there already, then others take over and seal: its manifest never counts, and its parts are gone."""
+@pytest.mark.parametrize("sealed_too", [True, False])
+def test_an_attempt_that_wakes_up_inside_its_seal_is_too_late(store, objects, tmp_path, sealed_too):
+    """Its parts are there already, then others take over: its manifest never counts, and its parts are gone."""
     old = store.take("sleeper")
     old.seal(write(tmp_path, 1))
 
     def meanwhile():
         new = open_store(objects.uri, KEY).take("successor")
-        new.seal(write(tmp_path, 20))
+        if sealed_too:
+            new.seal(write(tmp_path, 20))
 
     old._store.shelf = Between(shelf_of(objects), meanwhile)
     with pytest.raises(Superseded, match="successor"):
         old.seal(write(tmp_path, 30))
-    assert [entry.name for entry in store.head().sealed] == ["checkpoint-20", "checkpoint-1"]
+    assert [entry.name for entry in store.head().sealed] == ["checkpoint-20", "checkpoint-1"][not sealed_too :]
     assert {name.partition("/")[0] for name in objects.names()} == {"head.json", *named(objects)}
 
 
@@ -398,6 +407,26 @@ def test_what_changes_or_goes_while_it_is_sealed_never_counts(store, objects, tm
     with pytest.raises((Conflict, BadInput)):
         store.take().seal(checkpoint)
     assert objects.names() == {"head.json"}
+
+
+def test_a_file_that_is_written_into_between_hash_and_copy_never_counts(store, objects, tmp_path):
+    """What is stored is what was hashed, or nothing: the parts before it go too."""
+    checkpoint, attempt = write(tmp_path, 1, sealed=False), store.take()
+    shelf = attempt._shelf
+
+    class Disturbed:
+        def __getattr__(self, name):
+            return getattr(shelf, name)
+
+        def put(self, name, source, *told):
+            if isinstance(source, Path) and source.name == "model.safetensors":
+                source.write_bytes(b"later")
+            shelf.put(name, source, *told)
+
+    attempt._shelf = Disturbed()
+    with pytest.raises(Conflict, match="changed while it was read"):
+        attempt.seal(checkpoint)
+    assert objects.names() - {"head.json"} == set()
 
 
 def test_a_script_that_writes_on_cant_spoil_the_store(store, tmp_path):
