@@ -28,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="Which second faults and storms are drawn.")
     parser.add_argument("--shard", default="0/1", help="K/N: every N-th case, beginning with the K-th.")
+    parser.add_argument("--jobs", type=int, default=1, help="So many shards side by side, each a process of its own; two need 2 GB.")
     parser.add_argument("--slice", type=int, help="Only so many cases, drawn by the seed.")
     parser.add_argument("--only", default="", help="Only cases whose name or call holds this word.")
     parser.add_argument("--case", action="append", help="Only this case; may be given more than once.")
@@ -35,6 +36,8 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="Say the numbered calls and end.")
     parser.add_argument("--stop", action="store_true", help="End at the first complaint.")
     arguments = parser.parse_args()
+    if arguments.jobs > 1:
+        return side_by_side(arguments.jobs)
     with tempfile.TemporaryDirectory(prefix="faults-", dir=memory_room()) as folder, laboratory(Path(folder) / "lab") as lab:
         targets = lab.record()
         if arguments.list:
@@ -42,6 +45,15 @@ def main() -> int:
             return 0
         cases = [case_of(name, targets) for name in arguments.case] if arguments.case else chosen(arguments, targets)
         return examine(lab, targets, cases, arguments)
+
+
+def side_by_side(jobs: int) -> int:
+    """This very command in shards; each says its own sum."""
+    words = sys.argv[1:]
+    at = words.index("--jobs")
+    command = [sys.executable, "-m", "tests.faults", *words[:at], *words[at + 2 :]]
+    shards = [subprocess.Popen([*command, "--shard", f"{shard}/{jobs}"], cwd=PROJECT) for shard in range(jobs)]
+    return max(shard.wait() for shard in shards)
 
 
 def chosen(arguments: argparse.Namespace, targets: Sequence[Target]) -> list[Case]:
