@@ -22,7 +22,7 @@ async def refresh_space(config: RunConfig, model: str, dataset: str) -> Any:
             raise BadInput("the run config has no [space]. Add one.")
         rows, config = DatasetRevision.parse(dataset), resolved_config(config)
         columns = await asyncio.to_thread(columns_of, config, rows, HubClient.from_settings())
-        running: Any = refresh_space_task(ModelRevision.parse(model), rows, config.space, predictor_of(config, columns), return_state=True)
+        running: Any = refresh_space_task(ModelRevision.parse(model), rows, config.space, predictor_of(config, columns), follows_main=False, return_state=True)
         state = await running
         ended = await state.aresult()
     except Exception as error:

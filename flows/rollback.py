@@ -8,6 +8,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 
+from flows.attended import attended
 from flows.journal import Journal
 from flows.lineage import columns_of, predictor_of, resolved_config
 from flows.live import what_is_live
@@ -43,15 +44,16 @@ class _Serving(NamedTuple):
 async def _move(back: bool, revision: str, instead_of: str | None, config: RunConfig | None) -> State[Any]:
     journal = Journal(moved="rolled back" if back else "promoted")
     try:
-        hub = HubClient.from_settings()
-        move = await _remembered(back, revision, instead_of, hub)
-        serving = await asyncio.to_thread(_serving, move, config, hub)
-        model: ModelRevision = await journal.step("promote_model", move_live_task, back, move.revision, move.instead_of)
-        if serving and serving.config.space:
-            await journal.step("refresh_space", refresh_space_task, model, serving.dataset, serving.config.space, serving.predictor)
-        else:
-            journal.skip("refresh_space")
-        journal.live = await asyncio.to_thread(what_is_live, serving.config, hub) if serving else journal.live.model_copy(update={"model": str(model)})
+        async with attended():
+            hub = HubClient.from_settings()
+            move = await _remembered(back, revision, instead_of, hub)
+            serving = await asyncio.to_thread(_serving, move, config, hub)
+            model: ModelRevision = await journal.step("promote_model", move_live_task, back, move.revision, move.instead_of)
+            if serving and serving.config.space:
+                await journal.step("refresh_space", refresh_space_task, model, serving.dataset, serving.config.space, serving.predictor)
+            else:
+                journal.skip("refresh_space")
+            journal.live = await asyncio.to_thread(what_is_live, serving.config, hub) if serving else journal.live.model_copy(update={"model": str(model)})
     except Exception as error:  # whatever it is, the run ends in a true state with a report
         return await journal.close(error)
     return await journal.close()

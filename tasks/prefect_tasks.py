@@ -5,6 +5,7 @@ They live in one module of their own so that the steps, and so the command line,
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prefect import task
@@ -16,6 +17,7 @@ from infra.failure_kinds import RESPONSES
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger
 from infra.hub.live import read_main
+from infra.hub.promotions import check_still_live
 from infra.hub.step_records import StepRecord
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from infra.settings import Settings
@@ -131,15 +133,16 @@ async def move_live_task(back: bool, revision: ModelRevision, instead_of: ModelR
 
 
 @_step("refresh_space")
-async def refresh_space_task(model: ModelRevision, dataset: DatasetRevision, config: SpaceConfig, predictor: Predictor) -> Any:
-    """The Space at this very revision, proved by the app's own answers."""
+async def refresh_space_task(model: ModelRevision, dataset: DatasetRevision, config: SpaceConfig, predictor: Predictor, follows_main: bool = True) -> Any:
+    """The Space at this very revision, proved by the app's own answers. With `follows_main` only while main holds that promotion."""
     hub, settings = HubClient.from_settings(), Settings()
 
     def refresh() -> Any:
         key = space_record(model, config, hub.endpoint, dataset).key
         head = Ledger(hub).head(Repo(repo_type="space", repo_id=config.repo_id)) if hub.exists(Repo(repo_type="space", repo_id=config.repo_id)) else None
         rows: list[ProbeRow] = [] if head and head.record.key == key else probe_rows(model, dataset, predictor, hub)
-        return refresh_space(model, rows, config, hub, dataset=dataset, space_token=settings.space_token, poll_seconds=0.3)
+        check = partial(check_still_live, hub, model) if follows_main else lambda: None
+        return refresh_space(model, rows, config, hub, dataset=dataset, space_token=settings.space_token, poll_seconds=0.3, check=check)
 
     refreshed = await asyncio.to_thread(refresh)
     await show_markdown(

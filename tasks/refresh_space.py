@@ -5,7 +5,7 @@ proved again, and the step fails with the app's log: the model then reads "promo
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import ConfigDict, Field, SecretStr
@@ -18,11 +18,13 @@ from infra.hub.spaces.proof import SETTLE_SECONDS, NotServed, Proof, Wanted, Wro
 from infra.hub.spaces.proof import ProbeRow as ProbeRow
 from infra.hub.spaces.reader_token import give_reader_token
 from infra.hub.spaces.render import APP_FILES, PIN_FILE, SpacePage, SpaceTemplate, render
+from infra.hub.spaces.turns import await_turn
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo, RepoId, Revision, SpaceRevision
 
 STEP, VERSION = "refresh_space", 1
 REBASES = 5  # times that other people's commits are given way to
+TURNS = 5  # other refreshes that one waits for
 
 
 class SpaceConfig(Frozen):
@@ -63,8 +65,12 @@ def refresh_space(
     space_token: SecretStr | None = None,
     poll_seconds: float = 1.0,
     settle_seconds: float = SETTLE_SECONDS,
+    check: Callable[[], None] = lambda: None,
 ) -> SpaceRefresh:
-    """Pin `model` in the Space with one commit and wait until the app proves that it serves it. Raises Unhealthy with the old revision serving."""
+    """Pin `model` in the Space with one commit and wait until the app proves that it serves it. Raises Unhealthy with the old revision serving.
+
+    Another refresh that is under way is waited for. `check` is called when it is our turn; what it raises ends the step with nothing changed.
+    """
     repo = Repo(repo_type="space", repo_id=config.repo_id)
     hub.create(repo, config.visibility, space_sdk=config.template)
     live = LiveSpace(hub, repo)
@@ -75,7 +81,16 @@ def refresh_space(
     files = render(page, hub.endpoint, _metrics(model, hub) if page.template == "static" else ())
     ledger = Ledger(hub)
     record = _record(page)
-    before, done, kept = _moved(ledger, repo, record, files, APP_FILES[config.template])
+    for turn in range(TURNS):
+        await_turn(live, model, config.template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
+        check()
+        state = live.state()
+        try:
+            before, done, kept = _moved(ledger, repo, record, files, APP_FILES[config.template])
+            break
+        except Conflict:  # another refresh was quicker: ours comes after it
+            if turn == TURNS - 1:
+                raise
     proof = Proof(live, config.template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
     try:
         reused = done.outcome == "reused"

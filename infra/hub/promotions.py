@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from infra.errors import BadInput
+from infra.errors import BadInput, Conflict
 from infra.hub.client import HubClient
 from infra.hub.ledger import HISTORY_COMMITS, TRAILER, Ledger, ref_of
 from infra.hub.live import CANDIDATE_FILE, is_rejected, promoted_candidate
@@ -98,3 +98,11 @@ def candidate_record(hub: HubClient, revision: ModelRevision) -> StepRecord | No
         return Ledger(hub).record_at(revision)
     told = hub.read_json(promotion.revision, CANDIDATE_FILE)
     return None if told is None else StepRecord.parse(told, promotion.revision)
+
+
+def check_still_live(hub: HubClient, model: ModelRevision) -> None:
+    """Raises Conflict when another promotion than this one is what main holds: whoever made that brings the Space to it, and nobody may bring it back."""
+    ledger = Ledger(hub)
+    mine, now = ledger.record_at(model), ledger.head(model.repo)
+    if mine and now and promoted_candidate(mine) and promoted_candidate(now.record) and mine.key != now.record.key:
+        raise Conflict(f"{model} was live and isn't any more: {now.revision.sha[:8]} was promoted meanwhile, so its run moves the Space, and this one doesn't.")

@@ -307,9 +307,9 @@ def test_an_edit_by_a_person_while_the_pin_is_written_is_given_way_to(team: Team
     assert client.happens is None and done.outcome == "published" and team.file("notes.md") == b"by a person" and team.answer()["revision"] == FIRST
 
 
-def test_another_pin_while_ours_is_written_is_not_gone_over(team: Team) -> None:
-    """Two refreshes at once: the one that comes second says so."""
+def test_another_pin_while_ours_is_written_is_waited_for(team: Team) -> None:
+    """Two refreshes at once: the one that comes second sees the other one's pin proved, and goes after it."""
     client = Interrupted(team.api, lambda: team.refresh(SECOND))
-    with pytest.raises(Conflict):
-        team.refresh(FIRST, client=client)
-    assert team.answer()["revision"] == SECOND
+    done = team.refresh(FIRST, client=client)
+    assert done.outcome == "published" and team.answer()["revision"] == FIRST
+    assert [title for title in team.commits() if title.startswith("Serve")] == [f"Serve {team.model_id}@{sha[:8]}" for sha in (FIRST, SECOND)]

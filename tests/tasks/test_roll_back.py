@@ -7,7 +7,7 @@ import pytest
 from infra.errors import BadInput, Conflict
 from infra.hub.cards import text_of
 from infra.hub.live import read_main_at, rejected_candidates
-from infra.hub.promotions import previous_promotion, promotions
+from infra.hub.promotions import check_still_live, previous_promotion, promotions
 from infra.revisions import ModelRevision
 from tasks.promote_model import promote, promote_by_hand, roll_back
 
@@ -204,3 +204,14 @@ def test_only_what_was_live_can_be_gone_back_to(team, ab):
         roll_back(revision_of(b), live(team), team.hub)
     with pytest.raises(BadInput, match="nothing was live before"):
         back(team)
+
+
+def test_a_superseded_promotion_moves_no_space(team, ab):
+    """Only what main holds may be refreshed by a run: the promotion that was replaced is a conflict, the live one isn't, card edits or not."""
+    a, b = ab
+    first = team.make_live(a)
+    second = team.make_live(b)
+    team.by_hand("notes.md", b"seen\n")
+    check_still_live(team.hub, second.revision)
+    with pytest.raises(Conflict, match="isn't any more"):
+        check_still_live(team.hub, first.revision)
