@@ -38,6 +38,7 @@ class _Look:
         self.told_to_end = 0
         if state == "CRASHED" and run["run_count"] == self.attempt:
             self.api.set_state(self.run_id, "RUNNING", ALIVE, force=True)
+            self.attempt = self.api.read_run(self.run_id)["run_count"]  # the server counts that as one more
         elif state == "RUNNING" and self.waited_for and is_deserted(self.api, run):
             self.api.cancel_run(self.run_id, LET_GO)
         return False

@@ -6,20 +6,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from infra.compute.attach_or_start import Child
+from infra.compute.bell import Bell, listening
 from infra.compute.waiters import was_let_go
 from infra.errors import Cancelled, Preempted, SpaceportError, Unhealthy, failure_of
 from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi
 
-FIRST_POLL_SECONDS, LAST_POLL_SECONDS = 0.1, 2.0
+FIRST_POLL_SECONDS, POLL_SECONDS, SLOW_POLL_SECONDS = 0.1, 2.0, 30.0
 Say = Callable[[str], None]
 
 
 async def see_through(api: PrefectApi, child: Child, say: Say = lambda line: None, pace: float = 1.0) -> None:
     """Return when the child is Completed. One that fails is retried in place as its failure kind says; what is left is raised."""
+    async with listening(child.run_id) as bell:
+        await _see_through(api, child, bell, say, pace)
+
+
+async def _see_through(api: PrefectApi, child: Child, bell: Bell, say: Say, pace: float) -> None:
     tries = 1
     while True:
         try:
-            return await _wait_for(api, child)
+            return await _wait_for(api, child, bell)
         except _Ended as found:
             ended, error = found, found.error
             pause = error.pause_seconds(tries)
@@ -32,7 +38,7 @@ async def see_through(api: PrefectApi, child: Child, say: Say = lambda line: Non
         tries += 1
 
 
-async def _wait_for(api: PrefectApi, child: Child) -> None:
+async def _wait_for(api: PrefectApi, child: Child, bell: Bell) -> None:
     """Return when the child is Completed. Raises `_Ended` with the child's own failure when it ended otherwise."""
     pause, crashed_at = FIRST_POLL_SECONDS, None
     while True:
@@ -50,8 +56,8 @@ async def _wait_for(api: PrefectApi, child: Child) -> None:
         elif time.monotonic() - crashed_at > LATE_REPORT_SECONDS:
             said = state.get("message") or state["name"]
             raise _Ended(Preempted(f"the training's process ended without a word ({said}). Its page: {child.url}"), state["id"])
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.3, LAST_POLL_SECONDS)
+        await bell.rings_within(pause)
+        pause = min(pause * 1.3, SLOW_POLL_SECONDS if bell.is_heard and not crashed_at else POLL_SECONDS)
 
 
 class _Ended(Exception):
@@ -68,7 +74,7 @@ async def _state_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
         try:
             found: Mapping[str, Any] = (await asyncio.to_thread(api.read_run, child.run_id))["state"]
         except Unhealthy:
-            await asyncio.sleep(LAST_POLL_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
             continue
         return found
 
