@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ def publish_candidate(
     provenance: Provenance,
     config: ModelConfig,
     hub: HubClient,
+    guard: Callable[[], None] | None = None,
 ) -> Published:
-    """Publish what a training left in `output` on branch `spaceport/<key>`, in one commit; or find that it is there."""
+    """Publish what a training left in `output` on branch `spaceport/<key>`, in one commit; or find that it is there. `guard` may still stop it then."""
     repo, ledger = Repo(repo_type="model", repo_id=config.repo_id), Ledger(hub)
     files = _content(output, predictions, metrics, provenance, config)
     hub.create(repo, config.visibility)
@@ -53,6 +54,7 @@ def publish_candidate(
             deletes=_stale(start, files),
             branch=ref_of(record.key),
             parent=parent,
+            guard=guard,
         )
     )
     rotate_candidates(hub, repo, config.keep_candidates, newest=record.key)

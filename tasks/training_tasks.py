@@ -116,8 +116,10 @@ async def publish_candidate_task(job: TrainingJob, inputs: Inputs, trained: Trai
         receipt=_receipt(job, inputs, trained),
     )
     hub = HubClient.from_settings()
-    attempt = await asyncio.to_thread(job.store.attempt, trained.attempt) if trained.attempt else None  # the fence: a superseded one stops here
-    published = await asyncio.to_thread(publish_candidate, trained.output, trained.predictions, trained.metrics, job.record, provenance, job.model, hub)
+    attempt = await asyncio.to_thread(job.store.attempt, trained.attempt) if trained.attempt else None  # the fence: a superseded one stops here,
+    guard = attempt.check if attempt else None  # and again when all bytes are up
+    content = (trained.output, trained.predictions, trained.metrics, job.record, provenance)
+    published = await asyncio.to_thread(publish_candidate, *content, job.model, hub, guard)
     candidate = ModelRevision(repo_id=published.revision.repo_id, sha=published.revision.sha)
     await acreate_markdown_artifact(key="candidate", markdown=f"Candidate `{candidate}`", description=f"candidate {candidate.sha[:8]}")
     await asyncio.to_thread(_finish, attempt, candidate)

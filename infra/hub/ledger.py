@@ -6,7 +6,7 @@ One publish is one commit that carries its step key in `.spaceport/step.json`, g
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -46,6 +46,7 @@ class Publication:
     parent: str | None = None  # the commit that must still be the branch's head; None: whatever it is now
     tag: bool = False  # tag the commit `spaceport/<key>`
     record_file: str = STEP_FILE  # a verdict lies beside the candidate's own record and must not replace it
+    guard: Callable[[], None] | None = None  # called when all bytes are up, just before the commit; what it raises stops the publish
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,10 @@ class Ledger:
         ]
         operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(publication.deletes)]
         repo = publication.repo
+        if publication.guard:
+            with hub_errors(f"uploading to {repo}"):
+                self.hub.api.preupload_lfs_files(repo.repo_id, adds, repo_type=repo.repo_type, revision=publication.branch)
+            publication.guard()
         with hub_errors(f"publishing to {repo}"):
             info = self.hub.api.create_commit(
                 repo.repo_id,
