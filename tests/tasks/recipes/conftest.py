@@ -72,6 +72,7 @@ class Recipe:
     def __init__(self, zygote: subprocess.Popen, folder: Path, base: Path, data: Path) -> None:
         self.zygote, self.folder, self.log = zygote, folder, folder / "log"
         self.script: Path | None = None  # a program of one's own, in place of the recipe
+        self.ranks = 1  # signals go to the first
         self.config: dict[str, Any] = {
             "args": {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "checkpoint_every_steps": 7},
             "data": {"text_column": "text", "label_column": "label", "labels": ["neg", "pos"]},
@@ -94,7 +95,8 @@ class Recipe:
         """Start one command of the recipe."""
         self.log.unlink(missing_ok=True)
         (self.folder / "config.json").write_text(json.dumps(self.config))
-        job = {"environment": self.environment, "arguments": [command], "log": str(self.log)} | ({"script": str(self.script)} if self.script else {})
+        job = {"environment": self.environment, "arguments": [command], "log": str(self.log), "ranks": self.ranks}
+        job |= {"script": str(self.script)} if self.script else {}
         self.zygote.stdin.write(json.dumps(job) + "\n")
         self.zygote.stdin.flush()
         return Process(self.zygote, int(self.zygote.stdout.readline()), self.log)
