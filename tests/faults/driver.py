@@ -34,6 +34,7 @@ tokens = [{{ token = "{OUR_TOKEN}", role = "write" }}, {{ token = "{SPACE_TOKEN}
 tokens = [{{ token = "{RIVAL_TOKEN}", role = "write" }}]
 """
 REPOSITORIES = (("space", "space"), ("model", "model"), ("dataset", "rows"))
+PROJECT = Path(__file__).resolve().parent.parent.parent
 RUN_LIMIT_SECONDS = 120.0  # a run that is not over by then hangs
 SILENCE_SECONDS, SHORT_SILENCE_SECONDS = 60.0, 4.0
 STORM_ATTEMPTS = 4
