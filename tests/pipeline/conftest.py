@@ -1,17 +1,24 @@
 """A real local stack of its own: Prefect server, embedded Hub, worker, and the `spaceport` command against it."""
 
+import contextlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import process_environment
 
 TINY_BERT = """
@@ -57,18 +64,30 @@ class Spaceport:
         return str(json.loads((self.home / "stack.json").read_text())["hf_endpoint"])
 
 
-@pytest.fixture(scope="module")
-def spaceport(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spaceport]:
-    """A running stack in a folder of its own; nothing of it is left afterwards."""
-    home = tmp_path_factory.mktemp("home")
+@contextlib.contextmanager
+def running_stack(home: Path, **more: str) -> Iterator[Spaceport]:
+    """A stack in a folder of its own, with more in its environment; nothing of it is left afterwards."""
     named = ("HF_ENDPOINT", "HF_TOKEN", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "SPACEPORT_SPACE_TOKEN")
-    found = Spaceport(home, process_environment(without=named) | {"SPACEPORT_HOME": str(home), "HOME": str(home)})
+    found = Spaceport(home, process_environment(without=named) | {"SPACEPORT_HOME": str(home), "HOME": str(home)} | more)
     command = [sys.executable, "-m", "deployments.command"]
     subprocess.run([*command, "up"], env=found.environment, check=True, timeout=180)
     try:
         yield found
     finally:
         subprocess.run([*command, "down"], env=found.environment, check=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def stack_environment() -> dict[str, str]:
+    """What else is in the stack's environment; a module may say it differently."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def spaceport(tmp_path_factory: pytest.TempPathFactory, stack_environment: dict[str, str]) -> Iterator[Spaceport]:
+    """A running stack; nothing of it is left afterwards."""
+    with running_stack(tmp_path_factory.mktemp("home"), **stack_environment) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +105,158 @@ def project(spaceport: Spaceport, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / "rows.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     (folder / "run.toml").write_text(CONFIG)
     return folder / "run.toml"
+
+
+WAITING_SCRIPT = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder = Path(__file__).parent
+if sys.argv[1] == "train":
+    def stop(*_):
+        (folder / "told").touch()
+        sys.exit(75)
+    signal.signal(signal.SIGTERM, stop)
+    with (folder / "starts").open("a") as starts:
+        starts.write(f"{os.getpid()}\\n")
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    output = Path(os.environ["SPACEPORT_OUTPUT"])
+    output.joinpath("model.json").write_text(json.dumps({"says": "good"}))
+    output.joinpath("metrics.json").write_text(json.dumps({"accuracy": 0.5}))
+else:
+    import pyarrow.parquet as parquet
+    said = []
+    for shard in sorted(Path(os.environ["SPACEPORT_DATA"], "data").glob(os.environ["SPACEPORT_SPLIT"] + "-*.parquet")):
+        said += [{"row_id": row["row_id"], "prediction": row["label"], "score": 0.9} for row in parquet.read_table(shard).to_pylist()]
+    Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps(line) + "\\n" for line in said))
+"""
+WAITING_CONFIG = """
+name = "{name}"
+[data]
+repo_id = "acme/{name}-rows"
+source = "rows.csv"
+[train]
+code = "."
+command = ["python", "script.py", "train"]
+predict.command = ["python", "script.py", "predict"]
+[model]
+repo_id = "acme/{name}"
+"""
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+    """Poll until something is true; what it was."""
+    deadline, pause = time.monotonic() + seconds, threading.Event()
+    while not (found := happened()):
+        assert time.monotonic() < deadline, "it did not happen"
+        pause.wait(0.1)
+    return found
+
+
+class Work:
+    """A config whose training waits for `go`, and what is known of its runs."""
+
+    def __init__(self, spaceport: Any, folder: Path, name: str) -> None:
+        self.spaceport, self.folder, self.name = spaceport, folder, name
+        (folder / "script.py").write_text(WAITING_SCRIPT)
+        (folder / "rows.csv").write_text("text,label\n" + "".join(f"word{row} film,{'good' if row % 2 else 'bad'}\n" for row in range(600)))
+        self.config = folder / "run.toml"
+        self.config.write_text(WAITING_CONFIG.format(name=name))
+        self.reconnect()
+
+    def reconnect(self) -> None:
+        """To the server where it is now."""
+        self.api = PrefectApi(json.loads((self.spaceport.home / "stack.json").read_text())["prefect_api_url"], self.spaceport.key("prefect"))
+
+    def start(self, key: str) -> str:
+        """Start a pipeline run and leave it; its id."""
+        return str(self.spaceport("run", str(self.config), "--detach", "--key", f"{self.name}-{key}")[1]["flow_run"]["id"])
+
+    def follow(self, key: str) -> dict[str, Any]:
+        """Follow the run of a key to its end; its report."""
+        return self.spaceport("run", str(self.config), "--key", f"{self.name}-{key}")[1]
+
+    def go(self) -> None:
+        """Let the training end."""
+        (self.folder / "go").touch()
+
+    @property
+    def starts(self) -> list[int]:
+        """The pids of all trainings so far."""
+        found = self.folder / "starts"
+        return [int(line) for line in found.read_text().split()] if found.exists() else []
+
+    def state(self, run_id: str) -> str:
+        """The type of a run's state now."""
+        return str(self.api.read_run(run_id)["state"]["type"])
+
+    def ends(self, run_id: str) -> str:
+        """Wait for the end of a run; the type of its state."""
+        return str(wait_until(lambda: self.state(run_id) in FINAL_STATES and self.state(run_id)))
+
+    def children(self) -> list[Any]:
+        """The training runs of this work."""
+        found = self.api.find_runs(tag="spaceport")
+        return [run for run in found if run["name"].startswith("train-") and run["parameters"]["config"]["name"] == self.name]
+
+    def waits(self, run_id: str) -> bool:
+        """Whether a pipeline run waits for the training now."""
+        tasks = [task["name"] for task in self.api.task_runs(run_id) if task["state_type"] == "RUNNING"]
+        run = self.api.read_run(run_id)
+        links = self.api.artifacts(run_id, "training-run")
+        return run["state"]["type"] == "RUNNING" and "train_model" in tasks and len(links) >= run["run_count"]
+
+    def commits(self) -> dict[str, list[str]]:
+        """Every commit on every branch."""
+        from huggingface_hub import HfApi
+
+        api, found = HfApi(endpoint=self.spaceport.endpoint, token=self.spaceport.key("hub-write")), {}
+        for repo_type, repo_id in (("dataset", f"acme/{self.name}-rows"), ("model", f"acme/{self.name}")):
+            for branch in api.list_repo_refs(repo_id, repo_type=repo_type).branches:
+                found[f"{repo_type} {branch.name}"] = [commit.title for commit in api.list_repo_commits(repo_id, repo_type=repo_type, revision=branch.name)]
+        return found
+
+    def keys(self) -> Counter[str]:
+        """How many commits of the Hub carry each step key."""
+        return Counter(re.findall(r"Spaceport-Key: (\w+)", "\n".join(self._messages())))
+
+    def _messages(self) -> list[str]:
+        from huggingface_hub import HfApi
+
+        api, found = HfApi(endpoint=self.spaceport.endpoint, token=self.spaceport.key("hub-write")), {}
+        for repo_type, repo_id in (("dataset", f"acme/{self.name}-rows"), ("model", f"acme/{self.name}")):
+            for branch in api.list_repo_refs(repo_id, repo_type=repo_type).branches:
+                found |= {commit.commit_id: commit.message for commit in api.list_repo_commits(repo_id, repo_type=repo_type, revision=branch.name)}
+        return list(found.values())
+
+    wait_until = staticmethod(wait_until)
+
+    @staticmethod
+    def process_of(run_id: str) -> psutil.Process:
+        """The process that the worker started for a run."""
+
+        def find() -> psutil.Process | None:
+            for process in psutil.process_iter(["cmdline"]):
+                with contextlib.suppress(psutil.Error):
+                    if "infra.compute.process.engine" in (process.info["cmdline"] or []) and process.environ().get("PREFECT__FLOW_RUN_ID") == run_id:
+                        return process
+            return None
+
+        found: psutil.Process = wait_until(find)
+        return found
+
+    def daemon(self, name: str) -> psutil.Process:
+        """One of the stack's programs."""
+        daemons = json.loads((self.spaceport.home / "stack.json").read_text())["daemons"]
+        return psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == name))
+
+
+@pytest.fixture
+def work(spaceport: Spaceport, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Work]:
+    """A config of its own whose training waits for `go`, and nothing of it left running."""
+    found = Work(spaceport, tmp_path, f"work-{request.node.name.replace('_', '-')[5:40].strip('-')}")
+    yield found
+    found.go()
 
 
 CONFIG = """
