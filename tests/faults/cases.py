@@ -12,7 +12,7 @@ from tests.faults.line import FAULTS, Call, Fault
 Scenario = Literal["first", "second"]  # nothing is there yet; a model is live and a better one comes
 SCENARIOS: tuple[Scenario, ...] = ("first", "second")
 WRITES = ("POST", "PUT", "DELETE")
-POLLS_COUNTED = 2  # how often a live Space is asked depends on the machine; the first questions are always asked
+ABOUT_THE_SPACE = ("GET /api/spaces/", "GET /spaces/", "GET /APP/")  # how often it is asked the same depends on the machine: once is sure
 STORMS = 40
 SECOND_IN = 8  # one case in so many gets a twin with a second fault
 SECOND_WITHIN = 16  # calls after the first
@@ -43,7 +43,7 @@ class Case:
 
 def canonical(scenario: Scenario, calls: Sequence[Call]) -> list[Target]:
     """The calls of a recording in an order that every recording gives: what threads ask at once is sorted, what polling repeats is cut."""
-    kept = [call for call in calls if not (_is_poll(call) and call.number > POLLS_COUNTED)]
+    kept = [call for call in calls if call.number == 1 or not call.name.startswith(ABOUT_THE_SPACE)]
     ordered = [call for _, run in groupby(kept, key=_kind) for call in sorted(run)]
     return [Target(scenario, call) for call in ordered]
 
@@ -121,10 +121,6 @@ def storm(seed: int) -> Case:
         return choose
 
     return Case(f"storm:{seed}", scenario, decide, ())
-
-
-def _is_poll(call: Call) -> bool:
-    return call.name.endswith("/runtime") or call.name.startswith("GET /APP")
 
 
 def _kind(call: Call) -> str:

@@ -204,7 +204,8 @@ class StackExperiment:
             report = self.stack.run(self.folder / "run.toml", self.name, detach=False) if states[-1] == "COMPLETED" else {}
         finally:
             sightings = reader.close()
-        complaints += [] if states[-1] == "COMPLETED" else [f"it never completed: {states}"]
+        if states[-1] != "COMPLETED":
+            complaints.append(f"it never completed: {states}, {self.stack.api.read_run(self.run_id)['state'].get('message')}")
         complaints += self._judged(report, sightings)
         verdict = StackVerdict("", str(self.moment), self.killed, states, complaints, round(time.monotonic() - began, 1))
         self._clean()
