@@ -199,9 +199,13 @@ def _limit_silence(seconds: float) -> None:
     from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
 
+    def limit(request: "httpx2.Request") -> None:  # some calls (repo_info) say "for ever" themselves, so the client's own limit isn't enough
+        asked = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {wait: asked.get(wait) or seconds for wait in ("connect", "read", "write", "pool")}  # between two bytes
+
     def limited() -> "httpx2.Client":
         client = default_client_factory()
-        client.timeout = seconds  # between two bytes, so it limits no upload
+        client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], limit]}
         return client
 
     with _silence_lock:

@@ -31,7 +31,7 @@ Fault = Literal[
     "kill-after",  # SIGKILL of our process when the Hub has acted
 ]
 FAULTS: tuple[Fault, ...] = get_args(Fault)
-STALL_SECONDS = 60.0
+STALL_SECONDS = 600.0  # longer than any run may take, so that whoever has no patience of its own is seen to hang
 _ADDRESS = re.compile(rb"http://127\.0\.0\.1:(\d+)")
 _PLACES = ((re.compile(r"[0-9a-f]{64}"), "KEY"), (re.compile(r"[0-9a-f]{40}"), "SHA"))
 
