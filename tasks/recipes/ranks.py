@@ -1,4 +1,4 @@
-"""Several processes of one training: `python -m tasks.recipes.ranks 2 MODULE VERB` is torchrun on this machine, with true exit codes.
+"""Several processes of one training: `python -m tasks.recipes.ranks 2 -m MODULE VERB` is torchrun on this machine, with true exit codes.
 
 torchrun puts its workers into sessions of their own, answers 1 whatever they answered, and a kill -9 of it leaves them
 training on. Here the first worker's exit code is ours, and no worker outlives its launcher. No torch at module level.
@@ -21,7 +21,7 @@ _GRACE_SECONDS = 30
 
 def command(python: str, processes: int, module: str, verb: str) -> list[str]:
     """How a program is started: plainly, or as so many ranks."""
-    return [python, "-m", module, verb] if processes == 1 else [python, "-m", __name__, str(processes), module, verb]
+    return [python, "-m", module, verb] if processes == 1 else [python, "-m", __name__, str(processes), "-m", module, verb]
 
 
 def die_with_launcher() -> None:
@@ -41,7 +41,7 @@ def die_with_parent(*_: object) -> None:
 
 def main(arguments: list[str]) -> int:
     """Start the ranks and wait for them; the answer is 0, or the exit code of the first that failed."""
-    processes, module, *rest = arguments
+    processes, *program = arguments
     os.environ[LAUNCHER] = str(os.getpid())
     # A fault is told by the worker itself, in one line; torchrun's frame around it would hide that line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     grace = math.ceil(float(os.environ.get(contract.GRACE_SECONDS) or _GRACE_SECONDS))
     options = ["--standalone", "--nproc-per-node", processes, "--max-restarts", "0", "--shutdown-timeout", str(grace)]
     try:
-        start.run(start.parse_args([*options, "-m", module, *rest]))
+        start.run(start.parse_args([*options, *program]))
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

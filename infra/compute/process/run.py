@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,9 @@ def script_name(command: Sequence[str], folder: Path) -> str:
     script = script_of(command, folder)
     if script:
         return script.name
-    if "-m" in command[:-1]:
-        return command[list(command).index("-m") + 1]
+    modules = [after for flag, after in pairwise(command) if flag == "-m"]
+    if modules:
+        return modules[-1]  # `python -m torch.distributed.run … -m train`: the launcher is not what anybody asks about
     return Path(command[0]).name if command else "the command"
 
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from infra.compute.process import supervisor
+from infra.compute.process.run import script_name
 from tasks.recipes import ranks
 from tasks.recipes.registry import RECIPES
 from tasks.train_model import Columns, TrainConfig, train_inputs
@@ -127,5 +128,6 @@ def test_the_number_of_processes_is_part_of_the_result():
     assert (one.pop("world_size"), two.pop("world_size")) == (1, 2) and one == two
     recipe = RECIPES["text_classification"]
     assert recipe.command("train") == [sys.executable, "-m", recipe.module, "train"]
-    assert recipe.command("train", 2) == [sys.executable, "-m", "tasks.recipes.ranks", "2", recipe.module, "train"]
+    assert recipe.command("train", 2) == [sys.executable, "-m", "tasks.recipes.ranks", "2", "-m", recipe.module, "train"]
+    assert script_name(recipe.command("train", 2), Path()) == recipe.module
     assert recipe.command("predict", 2) == [sys.executable, "-m", recipe.module, "predict"]
