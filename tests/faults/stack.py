@@ -54,7 +54,9 @@ else:
     import pyarrow.parquet as parquet
     said = []
     for shard in sorted(Path(os.environ["SPACEPORT_DATA"], "data").glob(os.environ["SPACEPORT_SPLIT"] + "-*.parquet")):
-        said += [{"row_id": row["row_id"], "prediction": row["label"], "score": 0.9} for row in parquet.read_table(shard).to_pylist()]
+        for row in parquet.read_table(shard).to_pylist():
+            good = int(row["text"].split()[0][4:]) % 2
+            said.append({"row_id": row["row_id"], "prediction": ("bad", "good")[good], "score": 0.9, "scores": {"bad": 1.0 - good, "good": 0.0 + good}})
     Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps(line) + "\\n" for line in said))
 """
 CONFIG = """
