@@ -163,7 +163,7 @@ def _can_predict(config: TrainConfig) -> bool:
 
 def _command(config: TrainConfig, verb: Literal["train", "predict"]) -> Sequence[str]:
     if config.recipe is not None:
-        RECIPES[config.recipe].validate(config.args)
+        RECIPES[config.recipe].check(config.args, config.processes)
         return RECIPES[config.recipe].command(verb, config.processes)
     return (config.command if verb == "train" else config.predict.command if config.predict else None) or ()
 

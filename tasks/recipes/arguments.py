@@ -44,6 +44,16 @@ def validate(args: Mapping[str, Any]) -> TextClassificationArgs:
     return read_arguments(TextClassificationArgs, args)
 
 
+def rows_at_once(args: TextClassificationArgs, processes: int) -> int:
+    """The rows of a batch that one process works off at once. Raises BadInput when a batch can't be shared evenly."""
+    parts = processes * args.gradient_accumulation_steps
+    if args.batch_size % parts:
+        raise BadInput(
+            f"train.args.batch_size = {args.batch_size} can't be shared by {processes} processes x {args.gradient_accumulation_steps} accumulation steps."
+        )
+    return args.batch_size // parts
+
+
 def read_arguments(model: type[Arguments], args: Mapping[str, Any]) -> Arguments:
     """Build an arguments value, with every complaint in one line."""
     try:

@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
 
 from infra.errors import BadInput
+from tasks.recipes.arguments import rows_at_once
 from tasks.recipes.classifier import PREDICT_BATCH, set_up
 from tasks.recipes.encoded import Encoded
 from tasks.recipes.exact import ExactTrainer, Reseed, seed_of
@@ -105,16 +106,10 @@ def _accuracy(evaluation: Any) -> dict[str, float]:
 
 def _arguments(job: "Job", checkpoints: Path, has_validation: bool) -> Any:
     args = job.args
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    parts = world * args.gradient_accumulation_steps
-    if args.batch_size % parts:
-        raise BadInput(
-            f"train.args.batch_size = {args.batch_size} can't be shared by {world} processes x {args.gradient_accumulation_steps} accumulation steps."
-        )
     steps = args.max_steps or -1
     return TrainingArguments(
         output_dir=str(checkpoints),
-        per_device_train_batch_size=args.batch_size // parts,
+        per_device_train_batch_size=rows_at_once(args, int(os.environ.get("WORLD_SIZE", "1"))),
         per_device_eval_batch_size=PREDICT_BATCH,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         num_train_epochs=args.epochs,

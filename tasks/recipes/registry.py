@@ -21,6 +21,11 @@ class Recipe:
     version: int
     packages: tuple[str, ...]
     validate: Callable[[Mapping[str, Any]], Frozen]
+    shares: Callable[[Any, int], int]
+
+    def check(self, args: Mapping[str, Any], processes: int) -> None:
+        """Raise BadInput for arguments that can't be right, alone or with so many processes."""
+        self.shares(self.validate(args), processes)
 
     def command(self, verb: Literal["train", "predict"], processes: int = 1) -> list[str]:
         """How the program is started; training may take several processes of one machine."""
@@ -37,5 +42,6 @@ RECIPES: Mapping[RecipeName, Recipe] = {
         arguments.TEXT_CLASSIFICATION_VERSION,
         arguments.TEXT_CLASSIFICATION_PACKAGES,
         arguments.validate,
+        arguments.rows_at_once,
     )
 }

@@ -16,7 +16,7 @@ def check_script(config: TrainConfig) -> str:
     """What would run, in a few words. Raises BadInput for arguments, code, a program, a package or a secret that isn't there."""
     environment = script_environment({}, secrets=config.secrets, threads=config.threads)
     if config.recipe is not None:
-        RECIPES[config.recipe].validate(config.args)
+        RECIPES[config.recipe].check(config.args, config.processes)
         return f"recipe {config.recipe}"
     commands = [config.command or (), *([config.predict.command] if config.predict else [])]
     folder = code_folder(config)

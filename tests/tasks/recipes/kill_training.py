@@ -66,8 +66,9 @@ class Row:
 class Killer:
     """Runs trials of one mode."""
 
-    def __init__(self, stage: Stage, row: Row, seed: int) -> None:
+    def __init__(self, stage: Stage, row: Row, seed: int, store: str | None) -> None:
         self.stage, self.row, self.rng = stage, row, random.Random(f"{row.mode}-{seed}")
+        self.store = store or str(stage.folder / "store")
 
     def undisturbed(self) -> None:
         """What the others are compared with, and how long it takes."""
@@ -85,7 +86,7 @@ class Killer:
 
     def trial(self) -> None:
         """Up to three kills, each followed by a resume, perhaps on another machine; then on to the end."""
-        room, store = self.stage.room(), open_store(str(self.stage.folder / "store"), f"{self.row.mode}-{self.row.seen['trials']}")
+        room, store = self.stage.room(), open_store(self.store, f"{self.row.mode}-{self.rng.randrange(10**9)}")
         self.row.seen["trials"] += 1
         for _ in range(KILLS_PER_TRIAL):
             killed = self._attempt(room)
@@ -162,6 +163,7 @@ def main() -> int:
     options.add_argument("--kills", type=int, default=100)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--modes", nargs="+", choices=[*MODES, *BROKEN], default=list(MODES))
+    options.add_argument("--store", help="where checkpoints travel through: a folder, or s3://bucket/prefix with AWS_* in the environment; a new folder")
     chosen = options.parse_args()
     if "bfloat16" in chosen.modes and proposed_dtype() != "bfloat16":
         print("bfloat16: this machine has no hardware for it; torch works it out in software, which is as exact", file=sys.stderr)
@@ -174,7 +176,7 @@ def main() -> int:
             program, args = "masking" if own else "text_classification", (MODES | BROKEN)[mode]
             dtype, make = "bfloat16" if mode == "bfloat16" else "float32", MADE.get(mode, Forked)
             row = Row(mode)
-            killer = Killer(Stage(Path(folder) / mode, zygote, make, program, args, dtype), row, chosen.seed)
+            killer = Killer(Stage(Path(folder) / mode, zygote, make, program, args, dtype), row, chosen.seed, chosen.store)
             killer.undisturbed()
             while row.seen["kills"] < share and row.seen["trials"] < 20 + share:
                 killer.trial()

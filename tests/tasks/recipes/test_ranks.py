@@ -16,9 +16,11 @@ import pytest
 
 from infra.compute.process import supervisor
 from infra.compute.process.run import script_name
+from infra.errors import BadInput
 from tasks.recipes import ranks
 from tasks.recipes.registry import RECIPES
 from tasks.train_model import Columns, TrainConfig, train_inputs
+from tasks.training.checks import check_script
 
 # A rank without torch: it says who it is and does what it is asked. The launcher is the real one.
 RANK = """
@@ -131,3 +133,13 @@ def test_the_number_of_processes_is_part_of_the_result():
     assert recipe.command("train", 2) == [sys.executable, "-m", "tasks.recipes.ranks", "2", "-m", recipe.module, "train"]
     assert script_name(recipe.command("train", 2), Path()) == recipe.module
     assert recipe.command("predict", 2) == [sys.executable, "-m", recipe.module, "predict"]
+
+
+def test_a_batch_that_two_processes_cannot_share_is_told_by_check():
+    """Before anything is paid for: the numbers that don't fit together are named."""
+    config = TrainConfig(recipe="text_classification", base_model="ns/base", processes=2, args={"batch_size": 9})
+    with pytest.raises(BadInput, match="batch_size = 9 can't be shared by 2 processes x 1 accumulation steps"):
+        check_script(config)
+    check_script(config.model_copy(update={"args": {"batch_size": 8}}))
+    with pytest.raises(ValueError, match="torchrun --standalone --nproc-per-node N"):
+        TrainConfig(command=("python", "train.py"), code=".", processes=2)
