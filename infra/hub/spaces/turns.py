@@ -13,7 +13,7 @@ from infra.hub.spaces.proof import FAILED, SLEEPING, head_of
 from infra.hub.spaces.render import PIN_FILE, REVISION_PATHS, SpaceTemplate, pin
 from infra.revisions import ModelRevision
 
-YOUNG_SECONDS = 90.0  # so long after its commit, what is served already may still be being proved
+YOUNG_SECONDS = 600.0  # so long after its commit, what is served already may still be being proved: real builds take minutes
 log = logging.getLogger("spaceport.refresh_space")
 
 
