@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow check lint types layers bench clean
+.PHONY: help run full stop setup test test-slow faults fault faults-stack mutants kill-training check lint types layers bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -51,6 +51,23 @@ test: setup ## the tests (a quarter of an hour at most)
 
 test-slow: setup ## the proofs that take gigabytes or many minutes
 	@$(BIN)/pytest -m slow $(ARGS)
+
+# The long proofs of docs/reliability.md. A slice of each runs with the tests.
+faults: setup ## every outside call of a tiny pipeline meets every fault (about an hour; resumes where it was stopped)
+	@$(BIN)/python -m tests.faults --jobs 2 --results .spaceport/faults/results.jsonl $(ARGS)
+
+fault: setup ## one of them: make fault CASE=17:answer-lost
+	@$(BIN)/python -m tests.faults --case "$(CASE)" $(ARGS)
+
+faults-stack: setup ## server, worker, flow processes and script killed at every call that changes the Hub
+	@$(BIN)/python -m tests.faults.stack --results .spaceport/faults/stack.jsonl $(ARGS)
+
+mutants: setup ## whether those proofs notice: our code with a mistake put in, one at a time
+	@$(BIN)/python -m tests.faults.mutants $(ARGS)
+
+N ?= 100
+kill-training: setup ## trainings killed N times, inside saves too, and resumed elsewhere; compares SHA-256
+	@$(BIN)/python tests/tasks/recipes/kill_training.py --kills $(N) $(ARGS)
 
 check: lint types layers test ## everything that must be green before a merge
 
