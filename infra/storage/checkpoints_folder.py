@@ -4,9 +4,12 @@ import fcntl
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from infra.errors import Unauthorized, Unhealthy
 from infra.storage.checkpoints import Missing, Moved
 from infra.storage.sources import CHUNK_BYTES, changed, disk_full
 
@@ -23,60 +26,57 @@ class FolderShelf:
 
     def head(self) -> tuple[bytes, str] | None:
         """The head file's bytes and their hash."""
-        try:
-            body = (self.folder / HEAD).read_bytes()
-        except FileNotFoundError:
-            return None
+        with self._errors():
+            try:
+                body = (self.folder / HEAD).read_bytes()
+            except FileNotFoundError:
+                return None
         return body, hashlib.sha256(body).hexdigest()
 
     def move_head(self, body: bytes, tag: str | None) -> str:
         """Compare and swap."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "head.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            found = self.head()
-            if (found[1] if found else None) != tag:
-                raise Moved
-            draft = self.folder / (HEAD + _DRAFT)
-            try:
+        with self._errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "head.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                found = self.head()
+                if (found[1] if found else None) != tag:
+                    raise Moved
+                draft = self.folder / (HEAD + _DRAFT)
                 _write(draft, body)
                 draft.replace(self.folder / HEAD)
                 _sync(self.folder)
-            except OSError as error:
-                raise disk_full(error, self.folder) from error
         return hashlib.sha256(body).hexdigest()
 
     def put(self, name: str, source: Path | bytes, sha256: str, may_link: bool) -> None:
         """A link where the file is settled and lies on the same disk, else a copy that is hashed on its way."""
         target = self.folder / name
         draft = target.with_name(target.name + _DRAFT)
-        try:
+        with self._errors():
             target.parent.mkdir(parents=True, exist_ok=True)
             draft.unlink(missing_ok=True)
             if isinstance(source, bytes):
                 _write(draft, source)
-            elif not (may_link and _link(source, draft)) and _copy(source, draft) != sha256:
+            elif not _stored(source, draft, sha256, may_link):
                 raise changed(str(source))
             _sync(draft)
             draft.replace(target)
             _sync(target.parent)
             _sync(self.folder)
-        except OSError as error:
-            raise disk_full(error, self.folder) from error
 
     def get(self, name: str, target: Path, may_link: bool) -> None:
         """A link where that is safe, else a copy."""
-        try:
-            if not (may_link and _link(self.folder / name, target)):
-                _copy(self.folder / name, target)
-        except FileNotFoundError:
-            raise Missing(name) from None
-        except OSError as error:
-            raise disk_full(error, target.parent) from error
+        with self._errors(target.parent):
+            try:
+                if not (may_link and _link(self.folder / name, target)):
+                    _copy(self.folder / name, target)
+            except FileNotFoundError:
+                raise Missing(name) from None
 
     def places(self) -> list[str]:
         """The folders here."""
-        return sorted(path.name for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
+        with self._errors():
+            return sorted(path.name for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
     def drop(self, place: str) -> None:
         """Delete one folder."""
@@ -84,6 +84,23 @@ class FolderShelf:
 
     def tidy(self, before_attempt: int) -> None:
         """Nothing to do: unfinished uploads lie in places that go with the next seal."""
+
+    @contextmanager
+    def _errors(self, where: Path | None = None) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise Unauthorized(f"{self.uri}: {error.strerror} ({error.filename}). Give this user the right to write there.") from error
+        except OSError as error:
+            full = disk_full(error, where or self.folder)
+            raise (full if full is not error else Unhealthy(f"{self.uri}: {error.strerror}. Is SPACEPORT_CHECKPOINT_STORE right?")) from error
+
+
+def _stored(source: Path, draft: Path, sha256: str, may_link: bool) -> bool:
+    try:
+        return (may_link and _link(source, draft)) or _copy(source, draft) == sha256
+    except FileNotFoundError:
+        return False
 
 
 def _link(source: Path, target: Path) -> bool:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.errors import SpaceportError
+from infra.errors import described
 from infra.revisions import Frozen
 from infra.storage.arrivals import Arrivals, is_draft
 from infra.storage.checkpoints import Attempt, Sealed, Superseded
@@ -125,8 +125,8 @@ class Mirror:
             self._on_note(f"checkpoint {name} is sealed in {self.attempt.uri} ({entry.bytes / 1e6:.0f} MB, {time.monotonic() - began:.1f} s)")
         except Superseded as error:
             self._stop(error)
-        except (SpaceportError, OSError) as error:
-            self._on_note(f"checkpoint {name} can't be sealed now: {error}")
+        except Exception as error:  # whatever it is, the training goes on, and the seal is tried again
+            self._on_note(f"checkpoint {name} can't be sealed now ({described(error)})")
             self._waiting = finished
             return False
         finally:
@@ -154,8 +154,8 @@ class Mirror:
                 self.attempt.spend(time.monotonic() - self._began)
             except Superseded as error:
                 self._stop(error)
-            except SpaceportError as error:
-                self._on_note(f"the seconds used can't be recorded now: {error}")
+            except Exception as error:
+                self._on_note(f"the seconds used can't be recorded now ({described(error)})")
 
     def _stop(self, error: Superseded) -> None:
         self.superseded = error
@@ -215,10 +215,19 @@ def _stage(entry: Path, staged: Path, looked: Files) -> bool:
         for name in looked:
             target = staged / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link((entry / name).resolve(), target)
+            _link((entry / name).resolve(), target)
     except FileNotFoundError:
         return False
     return bool(looked) and files_of(staged) == looked
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a link of the script's that leads to another disk
+        shutil.copy2(source, target)
 
 
 def _read_mark(work: Path) -> Mark | None:

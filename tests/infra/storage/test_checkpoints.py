@@ -471,6 +471,13 @@ def test_a_store_that_cant_be_right_is_named(uri, key, says):
         open_store(uri, key)
 
 
+def test_a_folder_that_cant_hold_a_store_is_told(tmp_path):
+    """A file in the place of the folder is an error of ours that names the setting."""
+    (tmp_path / "file").touch()
+    with pytest.raises(Unhealthy, match="SPACEPORT_CHECKPOINT_STORE"):
+        open_store(str(tmp_path / "file"), KEY).take()
+
+
 def test_s3_errors_are_ours(s3, bucket, monkeypatch, tmp_path):
     """A missing bucket, wrong credentials and a server that isn't there are told apart; an outage is never taken for damage."""
     with pytest.raises(BadInput, match="no such bucket"):

@@ -195,7 +195,7 @@ def test_a_store_that_is_away_ends_no_training(machine, tmp_path):
 
     a.attempt._shelf = a.attempt._store.shelf = Away()
     a.rename("state.pt", "one")
-    eventually(lambda: any("state.pt can't be sealed now" in note for note in a.notes))
+    eventually(lambda: any("state.pt can't be sealed now (unhealthy: S3" in note for note in a.notes))
     assert not a.stopped.is_set()
     down.clear()
     a.mirror.close()
