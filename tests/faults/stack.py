@@ -118,7 +118,7 @@ class LiveStack:
         self.restarted: list[subprocess.Popen[bytes]] = []
         self._spaceport("up", timeout_seconds=300)
         stack = json.loads((self.home / "stack.json").read_text())
-        self.pids = {daemon["name"]: int(daemon["pid"]) for daemon in stack["daemons"]}
+        self.pids = _daemons(self.home)
         self.api = PrefectApi(stack["prefect_api_url"], (self.home / "keys" / "prefect").read_text(), patience_seconds=60)
 
     def close(self) -> None:
@@ -137,11 +137,11 @@ class LiveStack:
 
     def living(self, run_id: str) -> dict[str, psutil.Process]:
         """The programs that could be killed now, by what they are to this pipeline run."""
-        found = {name: psutil.Process(pid) for name, pid in self.pids.items() if name in RESTARTED and psutil.pid_exists(pid)}
+        found = {name: psutil.Process(pid) for name, pid in self.pids.items() if name in RESTARTED and _runs(pid)}
         for process in psutil.process_iter(["cmdline"]):
             with contextlib.suppress(psutil.Error):
                 words, environment = process.info["cmdline"] or [], process.environ()
-                if environment.get("SPACEPORT_HOME", str(self.home)) != str(self.home):
+                if not any(value.startswith(str(self.folder)) for name, value in environment.items() if name in ("SPACEPORT_HOME", "SPACEPORT_OUTPUT")):
                     continue
                 run = environment.get("PREFECT__FLOW_RUN_ID")
                 if "infra.compute.process.engine" in words and run:
@@ -159,6 +159,10 @@ class LiveStack:
             threading.Timer(1.0, self._again, (victim, command, environment)).start()
 
     def _again(self, victim: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        if victim == "engines":  # the next `spaceport up` brings them back; runs go on without them, only slower
+            self._spaceport("up", timeout_seconds=300)
+            self.pids["engines"] = _daemons(self.home)["engines"]
+            return
         with (self.folder / f"{victim}.log").open("ab") as log:
             process = subprocess.Popen(command, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self.restarted.append(process)
@@ -219,8 +223,8 @@ class StackExperiment:
         living = self.stack.living(self.run_id)
         self.alive[call] = set(living)
         if call == self.moment and self.victim in living and not self.killed:
-            self.killed.append(living[self.victim].pid)
             self.stack.kill(self.victim, living[self.victim])
+            self.killed.append(living[self.victim].pid)
         return None
 
     def _end(self) -> str:
@@ -267,6 +271,17 @@ class StackExperiment:
             with contextlib.suppress(Exception):
                 api.delete_repo(f"{self.name}/{name}", repo_type=kind)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _daemons(home: Path) -> dict[str, int]:
+    return {daemon["name"]: int(daemon["pid"]) for daemon in json.loads((home / "stack.json").read_text())["daemons"]}
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def until(happened: Callable[[], bool], seconds: float) -> bool:

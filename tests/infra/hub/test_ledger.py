@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from infra.errors import Conflict, RateLimited, Unauthorized, UnknownOutcome
-from infra.hub.client import HubClient
+from infra.hub.client import ASK_TRIES, HubClient
 from infra.hub.ledger import Copy, Ledger, Publication, ref_of
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import Repo
@@ -90,7 +90,7 @@ def test_an_answer_lost_while_the_hub_cannot_be_asked_either_is_resolved_later(c
     """The look-up fails too: the next try meets 412 and then finds its own commit."""
     before = commits(client, repo)
     line.on(COMMIT, "lose answer")
-    line.on(r"GET /api/datasets/.*/commits/", "refuse")
+    line.on(r"GET /api/datasets/.*/commits/", "refuse", times=ASK_TRIES)
     done = ledger.publish(publication(repo))
     assert commits(client, repo) == [done.revision.sha, *before]
 
