@@ -49,7 +49,7 @@ EQUIVALENT = (
     (r"frozen=True|kw_only", "nothing of ours assigns to these values"),
     (r"time\.sleep|\*\* \(attempt|attempts: int = 4", "how long is waited, and how often it is tried"),
     (r"raise (Bug|BadInput)\(", "a guard against states that no fault makes: the Hub's answer would have to be wrong"),
-    (r"^_sync\\(", "only a loss of power would show it"),
+    (r"^_sync\(", "only a loss of power would show it"),
     (r"_PLACE|_KEY|token_hex|beat_seconds|\[:200\]|indent=", "how something is spelled"),
 )
 
