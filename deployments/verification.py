@@ -6,6 +6,8 @@ from flows.verifying import Check, Verification
 from infra.errors import Conflict
 from tasks.report import Failure
 
+VERDICTS = ".spaceport/gate/"
+
 
 def run(reference: str, *, json: bool, deep: bool = False) -> int:
     """Say what doesn't hold; 1 when something doesn't."""
@@ -42,12 +44,21 @@ def _said(check: Check) -> str:
 
 
 def _show(found: Verification) -> None:
-    """A line for each revision; what doesn't hold, and what is worth knowing, below it."""
+    """A line for each revision, and below it what doesn't hold and what is worth knowing."""
     heading(_headline(found), "bold green" if found.holds else "bold red")
     for revision in dict.fromkeys(check.revision for check in found.checks):
         shown = [check for check in found.checks if check.revision == revision]
         wrong = [check for check in shown if check in found.problems]
-        files = next((check.message for check in shown if check.what == "files"), shown[0].message if len(shown) == 1 and not wrong else "")
-        rows([("✗" if wrong else "✓", "", revision, "")], "bold red" if wrong else "")
-        notes = [("", check.what, _said(check), "") for check in wrong] + [("", check.what, check.message, "") for check in shown if check.outcome == "note"]
-        rows([*notes, *([("", "files", files, "")] if files and not wrong else [])], "red" if wrong else "dim")
+        heading(f"{'✗' if wrong else '✓'} {revision}", "red" if wrong else "")
+        lines = [("", check.what, _said(check), "") for check in wrong]
+        lines += [("", _name(check), check.message, "") for check in shown if check not in wrong and _is_told(check)]
+        rows(lines)
+
+
+def _is_told(check: Check) -> bool:
+    """A step key that holds is no news; how many files do, is."""
+    return check.outcome == "note" or check.what in {"files", "commit"} or check.what.startswith(VERDICTS)
+
+
+def _name(check: Check) -> str:
+    return "verdict" if check.what.startswith(VERDICTS) else check.what

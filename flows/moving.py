@@ -16,6 +16,7 @@ from tasks.publish_candidate import CONFIG_FILE
 from tasks.train_model import TrainConfig
 
 MOVE_KEY = "move"
+RECIPE_FIELDS = ("recipe", "base_model", "args", "seed", "dtype", "threads")
 _BEGIN, _END = "```json\n", "\n```"
 
 
@@ -61,12 +62,18 @@ def run_config_of(move: Move, config: RunConfig | None, hub: HubClient) -> RunCo
 
 
 def serving_config(move: Move, config: RunConfig, hub: HubClient) -> RunConfig:
-    """The config that the target's own answers are worked out with: its own arguments where it came from a recipe, else the config's command."""
+    """The config that the target's own answers are worked out with: its own arguments where it came from a recipe, else the given config's.
+
+    What another version of ours wrote there and this one can't read stops no rollback: the given config stands in.
+    """
     told = hub.read_json(move.revision, CONFIG_FILE)
     own = told.get("train") if isinstance(told, dict) else None
     if not isinstance(own, dict) or not own.get("recipe"):
         return config
-    return config.model_copy(update={"train": _recipe(own, move.revision)})
+    try:
+        return config.model_copy(update={"train": _recipe(own, move.revision)})
+    except BadInput:
+        return config
 
 
 def served_dataset(move: Move, hub: HubClient) -> DatasetRevision:
@@ -113,8 +120,8 @@ def _from_hub(told: Any, revision: ModelRevision) -> RunConfig:
 
 
 def _recipe(told: dict[str, Any], revision: ModelRevision) -> TrainConfig:
-    """A recipe and its arguments, without what reaches into the machine: no secrets, no folder."""
+    """A recipe and its arguments, without what reaches into the machine (secrets, folders) and without limits that only a training needs."""
     try:
-        return TrainConfig.model_validate({**told, "secrets": (), "code": None, "include": (), "predict": None, "command": None})
+        return TrainConfig.model_validate({name: told[name] for name in RECIPE_FIELDS if name in told})
     except ValidationError as error:
         raise BadInput(f"the training section in {revision} is of another version ({explain(error)}). Name a run config file.") from None

@@ -74,7 +74,7 @@ class _Verifier:
             return
         record = self.record_of(revision)
         if record is None:
-            self._note(revision, "commit", "ok", "is there; not published by spaceport, so there is nothing to hold it against")
+            self._note(revision, "commit", "ok", "is there; spaceport didn't publish it, so that is all there is to check")
             return
         self._key(revision, STEP_FILE, record)
         contents = files_at(self.hub, revision)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd
 
-from flows.moving import Move, resolve_move, run_config_of, served_dataset
+from flows.moving import Move, resolve_move, run_config_of, served_dataset, serving_config
 from flows.run_config import RunConfig
 from flows.standing import standing_of
 from flows.tracing import Lineage, trace
@@ -337,6 +337,20 @@ def test_no_command_out_of_a_model_repo_is_run(shop: Shop) -> None:
     with pytest.raises(BadInput, match="no command out of a model repo is run"):
         run_config_of(command, None, shop.hub)
     assert run_config_of(command, shop.config, shop.hub) == shop.config
+
+
+def test_a_config_of_another_version_stops_no_rollback(shop: Shop) -> None:
+    """Fields that this version doesn't know are left out; what it can't read at all, the person's own config stands in for."""
+    told = shop.config.model_dump(mode="json")
+    move = resolve_move(True, str(shop.promoted[0]), None, shop.hub)
+
+    def asked_with(train: dict[str, Any]) -> RunConfig:
+        written = json.dumps({**told, "train": {**told["train"], **train}}).encode()
+        target = shop.tampered(shop.promoted[0], **{".spaceport/config.json": written})
+        return serving_config(move.model_copy(update={"revision": target}), shop.config, shop.hub)
+
+    assert asked_with({"retired_limit_minutes": 3, "seed": 7}).train.seed == 7
+    assert asked_with({"recipe": "retired"}) == shop.config
 
 
 def problems(found: Verification) -> set[tuple[str, str]]:
