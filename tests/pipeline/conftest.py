@@ -159,7 +159,7 @@ class Work:
     def __init__(self, spaceport: Any, folder: Path, name: str) -> None:
         self.spaceport, self.folder, self.name = spaceport, folder, name
         (folder / "script.py").write_text(WAITING_SCRIPT)
-        (folder / "rows.csv").write_text("text,label\n" + "".join(f"word{row} film,{'good' if row % 2 else 'bad'}\n" for row in range(600)))
+        (folder / "rows.csv").write_text("text,label\n" + "".join(f"{name} word{row} film,{'good' if row % 2 else 'bad'}\n" for row in range(600)))
         self.config = folder / "run.toml"
         self.config.write_text(WAITING_CONFIG.format(name=name))
         self.reconnect()

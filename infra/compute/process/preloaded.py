@@ -3,6 +3,7 @@
 One run is one process with its own exit status, as ever; only the import is shared. When files of the project change, it starts itself anew.
 """
 
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -14,6 +15,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,9 +181,17 @@ def _become_engine(request: Request, streams: list[int]) -> None:
 
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _say_the_last_words()
         os._exit(status)
+
+
+def _say_the_last_words() -> None:
+    """What an interpreter does before it ends, and `os._exit` doesn't: Prefect's event and log threads send what they still hold (a task's last state)."""
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
