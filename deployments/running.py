@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deployments import summary
 from deployments.demo import CONFIG, prepare_rows, seed_base_model
 from deployments.following import follow
 from deployments.local_environment import Stack
@@ -93,11 +92,12 @@ def plan(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int:
     """Say what a run would do; 2 when it would do something."""
     config = load_run_config(files, flags)
     connect(start=True)
+    from deployments.summary import print_plan
     from flows.planning import plan_run
     from infra.hub.client import HubClient
 
     found = plan_run(config, HubClient.from_settings())
-    _answer(found, json, summary.print_plan)
+    _answer(found, json, print_plan)
     return 2 if found.changes else 0
 
 
@@ -105,11 +105,12 @@ def check(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int
     """Run the checks of a run and list what they found; 1 when something would fail."""
     config = load_run_config(files, flags)
     connect(start=True)
+    from deployments.summary import print_check
     from flows.checking import check_run
     from infra.hub.client import HubClient
 
     found = check_run(config, HubClient.from_settings())
-    _answer(found, json, summary.print_check)
+    _answer(found, json, print_check)
     return 0 if found.passed else 1
 
 
@@ -166,7 +167,9 @@ def ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> 
     if json:
         print(json_format.dumps(as_json(flow_run, report)))
     else:
-        summary.print_report(flow_run, report)
+        from deployments.summary import print_report
+
+        print_report(flow_run, report)
     return report.exit_code
 
 
