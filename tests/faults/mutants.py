@@ -27,7 +27,7 @@ LIMIT_SECONDS = 1500
 TESTS = {
     LEDGER: ["tests/infra/hub/test_ledger.py"],
     FOLDER: ["tests/infra/storage/test_sealed.py"],
-    STORE: ["tests/infra/storage/test_checkpoints.py", "-k", "not s3"],
+    STORE: ["tests/infra/storage/test_checkpoints.py", "-m", "not slow", "-k", "not s3 and not memory"],
 }
 SWAPPED = {
     ast.Eq: "!=",

@@ -227,6 +227,27 @@ def test_a_tag_that_was_moved_elsewhere_leads_back(client, repo, ledger):
     assert client.head(repo, tag) == done.revision.sha and commits(client, repo) == before
 
 
+def test_a_tag_on_a_later_commit_that_still_holds_the_key_stays(client, repo, ledger, line):
+    """Somebody moved the tag to their edit on top of ours: it leads to this key as before, so it is left to them."""
+    done = ledger.publish(publication(repo))
+    tag, edit = ref_of(done.record.key), by_hand(client, repo)
+    client.api.delete_tag(repo.repo_id, repo_type="dataset", tag=tag)
+    client.api.create_tag(repo.repo_id, repo_type="dataset", tag=tag, revision=edit)
+    ledger.tag(done.revision, done.record.key)
+    assert client.head(repo, tag) == edit and not [request for request in line.seen if request.startswith("DELETE")]
+
+
+def test_a_twin_that_makes_the_branch_or_the_tag_in_between_is_no_failure(client, repo, ledger, line):
+    """Both see that it isn't there, the other is faster: both go on with the same one."""
+    key, twin = publication(repo).record.key, Ledger(client)
+    branch = line.on(r"POST /api/datasets/.*/branch/", first=lambda: twin.ensure_branch(repo, key))
+    assert ledger.ensure_branch(repo, key) == client.head(repo, ref_of(key)) and branch.met == 1
+    done = ledger.publish(Publication(repo, publication(repo, "b").record, "Rows", {"data.txt": b"b"}))
+    tag = line.on(r"POST /api/datasets/.*/tag/", first=lambda: twin.tag(done.revision, done.record.key))
+    ledger.tag(done.revision, done.record.key)
+    assert client.head(repo, ref_of(done.record.key)) == done.revision.sha and tag.met == 1
+
+
 def test_the_same_key_with_other_bytes_publishes_nothing(client, repo, ledger):
     """A training that isn't exact to the bit is still the same work: what was published first stays."""
     first = ledger.publish(publication(repo))
