@@ -38,15 +38,8 @@ class LocalStack:
             if found.alive:
                 return found
             living = [daemon for daemon in found.daemons if daemon.alive]
-            dead = {daemon.name for daemon in found.daemons} - {daemon.name for daemon in living}
-            if living and dead <= {"engines", "reconciler"}:  # runs go on without them, only slower, and their deaths are told later
-                start = LocalStart(self.settings, self.keys, self.say, self._save, living)
-                if "engines" in dead:
-                    start.engines(found)
-                if "reconciler" in dead:
-                    start.reconciler(found)
-                self._save(found.model_copy(update={"daemons": tuple(start.started)}))
-                return self.find()
+            if living and LocalStart(self.settings, self.keys, self.say, self._save, living).what_died(found):
+                return self.find()  # runs went on meanwhile: their processes are the living ones'
             self.down()
             try:
                 LocalStart(self.settings, self.keys, self.say, self._save).all_or_nothing()

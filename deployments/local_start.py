@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deployments.local_environment import QUIET, Stack, connected, environment_with
 from deployments.local_keys import LocalKeys
@@ -53,12 +54,36 @@ class LocalStart:
         finally:
             pool.shutdown()
 
-    def engines(self, stack: Stack) -> None:
+    def what_died(self, stack: Stack) -> bool:
+        """Bring back alone what died, at its old address. False, with nothing started, where that was taken meanwhile: then all must move."""
+        living = list(self.started)
+        dead = {daemon.name: urlsplit(daemon.url or "").port for daemon in stack.daemons if daemon not in living}
+        if any(port and daemons.free_port(port) != port for port in dead.values()):
+            return False
+        again: dict[str, Callable[[], object]] = {
+            "hub": lambda: self._hub(dead["hub"] or HUB_PORT),
+            "server": lambda: self._server(dead["server"] or SERVER_PORT),
+            "engines": lambda: self._engines(stack),
+            "worker": lambda: daemons.wait_until_ready(self._worker(stack), lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS),
+            "reconciler": lambda: self._reconciler(stack),
+        }
+        try:
+            for name in again:
+                if name in dead:
+                    again[name]()
+        except BaseException:
+            daemons.stop(daemon for daemon in self.started if daemon not in living)
+            raise
+        self.started.sort(key=lambda daemon: list(again).index(daemon.name))
+        self._save(stack)
+        return True
+
+    def _engines(self, stack: Stack) -> None:
         """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
         command = [sys.executable, "-m", "infra.compute.process.preloaded", str(stack.engine_socket), *FLOW_MODULES]
         self._note(daemons.start("engines", command, self._environment(stack), self.logs / "engines.log"))
 
-    def reconciler(self, stack: Stack) -> None:
+    def _reconciler(self, stack: Stack) -> None:
         """Brings Prefect level with the truth about this machine's processes, also about those that died with an earlier stack."""
         command = [sys.executable, "-m", "infra.compute.process.reconcile", "--every", str(RECONCILE_SECONDS)]
         self._note(daemons.start("reconciler", command, self._environment(stack), self.logs / "reconciler.log"))
@@ -69,15 +94,15 @@ class LocalStart:
         # A socket's path must be short, so it lies in a folder of the temporary directory.
         stack = Stack(hf_endpoint=self._hub(), engine_socket=Path(tempfile.mkdtemp(prefix="spaceport-")) / "engine")
         self._save(stack)
-        self.engines(stack)
+        self._engines(stack)
         stack = stack.model_copy(update={"prefect_api_url": server.result()})
         worker = self._worker(stack)
-        self.reconciler(stack)
+        self._reconciler(stack)
         self._save(stack)
         self._register(stack)
         daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
 
-    def _hub(self) -> str | None:
+    def _hub(self, port: int = HUB_PORT) -> str | None:
         if self.settings.hf_endpoint:
             self.say(f"Hub     {self.settings.hf_endpoint} (from HF_ENDPOINT)")
             return None
@@ -89,9 +114,9 @@ class LocalStart:
             return daemons.start("hub", command, environment, self.logs / "hub.log", url, log_stdout=False)
 
         token = f"Bearer {self.keys.read('hub-write').get_secret_value()}"
-        return self._on_a_port("Hub", HUB_PORT, start, lambda url: _answers(f"{url}/api/whoami-v2", token), HUB_TIMEOUT_SECONDS)
+        return self._on_a_port("Hub", port, start, lambda url: _answers(f"{url}/api/whoami-v2", token), HUB_TIMEOUT_SECONDS)
 
-    def _server(self) -> str | None:
+    def _server(self, port: int = SERVER_PORT) -> str | None:
         if self.settings.prefect_api_url:
             self.say(f"Prefect {self.settings.prefect_api_url} (from PREFECT_API_URL)")
             return None
@@ -104,7 +129,7 @@ class LocalStart:
             return daemons.start("server", command, environment, self.logs / "server.log", url)
 
         basic = f"Basic {base64.b64encode(auth.encode()).decode()}"
-        url = self._on_a_port("Prefect", SERVER_PORT, start, lambda url: _answers(f"{url}/api/admin/version", basic), SERVER_TIMEOUT_SECONDS)
+        url = self._on_a_port("Prefect", port, start, lambda url: _answers(f"{url}/api/admin/version", basic), SERVER_TIMEOUT_SECONDS)
         return f"{url}/api"
 
     def _on_a_port(self, what: str, preferred: int, start: Callable[[int, str], Daemon], ready: Callable[[str], bool], timeout_seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,10 +11,12 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 
+from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
 from infra.settings import Settings, process_environment
 
@@ -63,6 +66,35 @@ def test_a_failure_while_starting_leaves_no_process_behind(environment: dict[str
     assert up.returncode == 1
     said = up.stderr.strip().splitlines()[-1]
     assert said.startswith("spaceport: unhealthy: hub ended while starting") and "hub.log" in said
+    assert marked(environment) == []
+
+
+def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, str], tmp_path: Path) -> None:
+    """Server, Hub and worker are killed: `up` starts these three at their addresses, and the others live through it. A lost port moves all."""
+
+    def up() -> Stack:
+        subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, timeout=200, check=True)
+        return LocalStack(Settings.model_validate({"SPACEPORT_HOME": tmp_path / "home"})).find()
+
+    def kill(stack: Stack, *names: str) -> None:
+        for daemon in stack.daemons:
+            if daemon.name in names:
+                psutil.Process(daemon.pid).kill()
+        wait_until(lambda: not any(daemon.alive for daemon in stack.daemons if daemon.name in names))
+
+    try:
+        first = up()
+        kill(first, "server", "hub", "worker")
+        second = up()
+        assert second.alive and (second.prefect_api_url, second.hf_endpoint) == (first.prefect_api_url, first.hf_endpoint)
+        kept = {daemon.name for daemon in first.daemons} & {daemon.name for daemon in second.daemons if daemon in first.daemons}
+        assert kept == {"engines", "reconciler"} and [daemon.name for daemon in first.daemons] == [daemon.name for daemon in second.daemons]
+        kill(second, "server")
+        with socket.create_server(("127.0.0.1", urlsplit(second.prefect_api_url or "").port or 0)):
+            third = up()
+        assert third.alive and third.prefect_api_url != second.prefect_api_url and not {*third.daemons} & {*second.daemons}
+    finally:
+        subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, timeout=100, check=False)
     assert marked(environment) == []
 
 

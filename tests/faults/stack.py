@@ -1,7 +1,7 @@
 """`python -m tests.faults.stack`: the second layer. A real Prefect server, worker and flow processes, and SIGKILL for one of them at a Hub call.
 
 Every call by which a pipeline run changes the Hub is a moment; at each moment each living program is killed: the pipeline's process, the training's, its
-script, the worker, the server, the process that runs are forked from. What a service unit would start again is started again; on-call presses Retry.
+script, the worker, the server, the process that runs are forked from. `spaceport up` brings back alone what died of the stack; on-call presses Retry.
 """
 
 import argparse
@@ -115,7 +115,6 @@ class LiveStack:
                 "PYTHONPATH": str(PROJECT),
             }
         )
-        self.restarted: list[subprocess.Popen[bytes]] = []
         self._spaceport("up", timeout_seconds=300)
         stack = json.loads((self.home / "stack.json").read_text())
         self.pids = _daemons(self.home)
@@ -125,9 +124,6 @@ class LiveStack:
         """End all of it."""
         with contextlib.suppress(subprocess.SubprocessError):
             self._spaceport("down", timeout_seconds=60)
-        for process in self.restarted:
-            process.kill()
-            process.wait()
         self.line.close()
         self.hub.stop()
 
@@ -151,22 +147,15 @@ class LiveStack:
         return found
 
     def kill(self, victim: str, process: psutil.Process) -> None:
-        """SIGKILL, and what a service unit does about it a second later."""
-        command, environment = process.cmdline(), process.environ()
+        """SIGKILL, and what somebody does about it a second later."""
         process.kill()
         process.wait(30)
         if victim in RESTARTED:
-            threading.Timer(1.0, self._again, (victim, command, environment)).start()
+            threading.Timer(1.0, self._again).start()
 
-    def _again(self, victim: str, command: Sequence[str], environment: dict[str, str]) -> None:
-        if victim == "engines":  # the next `spaceport up` brings them back; runs go on without them, only slower
-            self._spaceport("up", timeout_seconds=300)
-            self.pids["engines"] = _daemons(self.home)["engines"]
-            return
-        with (self.folder / f"{victim}.log").open("ab") as log:
-            process = subprocess.Popen(command, env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.restarted.append(process)
-        self.pids[victim] = process.pid
+    def _again(self) -> None:
+        self._spaceport("up", timeout_seconds=300)
+        self.pids = _daemons(self.home)
 
     def _spaceport(self, *words: str, timeout_seconds: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "deployments.command", *words]
