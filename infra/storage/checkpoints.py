@@ -200,7 +200,6 @@ class Attempt:
                 self._shelf.drop(place)  # no head was asked to name it yet
                 raise
             self._move(lambda: {"sealed": (entry, *self.sealed)[: self._store.keep]}, place)
-            self._damaged.clear()
             self._drop_unnamed()
             return entry
 

@@ -47,9 +47,12 @@ SWAPPED = {
 EQUIVALENT = (
     (r"^\w+ = \d", "a limit one higher is still a limit"),
     (r"frozen=True|kw_only", "nothing of ours assigns to these values"),
-    (r"time\.sleep|\*\* \(attempt|attempts: int = 4", "how long is waited, and how often it is tried"),
-    (r"raise (Bug|BadInput)\(", "a guard against states that no fault makes: the Hub's answer would have to be wrong"),
-    (r"^_sync\(", "only a loss of power would show it"),
+    (r"time\.sleep|\*\* \(attempt|attempts: int = 4|pause_seconds =", "how long is waited, and how often it is tried"),
+    (r"raise (Bug|BadInput)\(|raise Unhealthy\(f\"\{repo\}: branch", "a guard against states that no fault makes: the Hub's answer would have to be wrong"),
+    (r"self\._number \+?= ", "the number of a place is only a name"),
+    (r"return False$", "nothing is as false"),
+    (r"put\(f\"\{place\}/\{digest\}\", body", "bytes can't be linked"),
+    (r"^_sync\(|os\.fsync", "only a loss of power would show it"),
     (r"_PLACE|_KEY|token_hex|beat_seconds|\[:200\]|indent=", "how something is spelled"),
 )
 

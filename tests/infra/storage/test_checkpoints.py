@@ -104,10 +104,10 @@ def test_a_checkpoint_comes_back_on_another_machine(store, objects, tmp_path, se
     large = os.urandom(1 << 20) * 17
     assert len(large) > PART_BYTES
     checkpoint = write(tmp_path / "here", 7, large, sealed)
-    store.take("here").seal(checkpoint)
+    assert store.take("here").seal(checkpoint).name == "checkpoint-7"
     attempt = open_store(objects.uri, KEY).take("there")
-    found = attempt.newest(tmp_path / "there")
-    assert found == tmp_path / "there" / "checkpoint-7" and content(found) == content(checkpoint)
+    found = attempt.newest(tmp_path / "not" / "there" / "yet")
+    assert found == tmp_path / "not" / "there" / "yet" / "checkpoint-7" and content(found) == content(checkpoint)
     assert attempt.number == 2 and [path.name for path in found.parent.iterdir()] == ["checkpoint-7"]
 
 
@@ -243,6 +243,68 @@ def test_an_attempt_that_wakes_up_inside_its_seal_is_too_late(store, objects, tm
     assert {name.partition("/")[0] for name in objects.names()} == {"head.json", *named(objects)}
 
 
+class Watched(Between):
+    """A shelf of the product that counts what it is given to keep, with something that happens just before."""
+
+    def __init__(self, shelf, happens=lambda: None) -> None:
+        super().__init__(shelf, lambda: None)
+        self.puts, self.before_put = 0, happens
+
+    def put(self, *told):
+        self.before_put()
+        self.puts += 1
+        self.shelf.put(*told)
+
+
+def test_a_superseded_attempt_uploads_nothing_for_nothing(store, objects, tmp_path):
+    """It looks before it uploads gigabytes; and in the midst of them it stops as soon as its other thread has heard of a newer attempt."""
+    old = store.take("sleeper")
+    assert old.uri == shelf_of(objects).uri
+    store.take("successor")
+    old._shelf = Watched(shelf_of(objects))
+    with pytest.raises(Superseded, match="successor"):
+        old.seal(write(tmp_path, 1))
+    assert old._shelf.puts == 0
+
+    def meanwhile():
+        store.take("heir")
+        with pytest.raises(Superseded):
+            new.spend(1)
+
+    new = store.take("owner")
+    new._shelf = Watched(shelf_of(objects), meanwhile)
+    with pytest.raises(Superseded, match="heir"):
+        new.seal(write(tmp_path, 2))
+    assert new._shelf.puts == 1 and objects.names() == {"head.json"}
+
+
+def test_a_head_that_others_never_leave_alone_is_named(store, objects, tmp_path):
+    """Somebody starts the same work again and again, or rewrites the head: an error that says so, and no endless loop."""
+    attempt = store.take()
+    store.shelf = Between(shelf_of(objects), lambda: open_store(objects.uri, KEY).take("again"))
+    with pytest.raises(Unhealthy, match="moved by others"):
+        store.take()
+    store.shelf = shelf_of(objects)
+    attempt = store.take()
+
+    def rewritten():
+        body, tag = store.shelf.shelf.head()
+        store.shelf.shelf.move_head(body + b" ", tag)
+
+    store.shelf = Between(shelf_of(objects), rewritten)
+    with pytest.raises(Unhealthy, match="can't be moved"):
+        attempt.spend(1)
+
+
+def test_an_attempt_whose_head_was_deleted_is_over(store, objects, tmp_path):
+    """Somebody cleans the store under a running training: it says what happened, and neither seals nor publishes."""
+    attempt = store.take()
+    objects.remove("head.json")
+    for late in (lambda: attempt.seal(write(tmp_path, 1)), lambda: attempt.spend(1), attempt.finish, attempt.check):
+        with pytest.raises(Superseded, match="put back or deleted"):
+            late()
+
+
 def test_old_attempts_delete_nothing_of_new_ones(store, objects, tmp_path):
     """An attempt that still tidies up after its last seal, while the next one has sealed already, takes nothing from it."""
     old = store.take()
@@ -370,7 +432,7 @@ def test_kill_9_inside_a_seal_leaves_the_one_before(store, objects, tmp_path, af
     assert {name.partition("/")[0] for name in objects.names()} == {"head.json", *named(objects)}
 
 
-def test_seconds_of_all_attempts_add_up(store, objects):
+def test_seconds_of_all_attempts_add_up(store, objects, tmp_path):
     """The bill lies in the head: it survives the attempt that ran it up, and is torn up when the work is published."""
     first = store.take()
     first.spend(100)
@@ -378,6 +440,7 @@ def test_seconds_of_all_attempts_add_up(store, objects):
     second = store.take()
     second.spend(20)
     assert second.spent_before_seconds == 130 and store.head().spent_seconds == 150
+    second.seal(write(tmp_path, 1))
     second.finish({"candidate": "a/b@c"})
     assert (store.head().spent_seconds, store.head().receipt, objects.names()) == (0, {"candidate": "a/b@c"}, {"head.json"})
     assert store.take().number == 3

@@ -1,6 +1,7 @@
 """A checkpoint counts once it is sealed, and only while it is whole."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +24,13 @@ def folder(tmp_path):
 
 
 def test_the_newest_sealed_one_is_found(folder):
-    """Steps count as numbers; every file is in the manifest."""
-    for step in (9, 10):
-        write(folder, step)
-        folder.seal(step)
+    """Steps count as numbers; every file is in the manifest; two are kept, and no file stays open."""
+    opened = len([*Path("/proc/self/fd").iterdir()])
+    for step in (8, 9, 10):
+        checkpoint = write(folder, step)
+        assert folder.seal(step) == checkpoint
+    assert sorted(path.name for path in folder.folder.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+    assert len([*Path("/proc/self/fd").iterdir()]) == opened
     newest = folder.newest()
     assert newest.name == "checkpoint-10"
     assert set(json.loads((newest / MANIFEST).read_text())["files"]) == {"model.safetensors", "deep/state.json"}
