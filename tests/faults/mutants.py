@@ -51,6 +51,7 @@ EQUIVALENT = (
     (r"raise (Bug|BadInput)\(|raise Unhealthy\(f\"\{repo\}: branch", "a guard against states that no fault makes: the Hub's answer would have to be wrong"),
     (r"self\._number \+?= ", "the number of a place is only a name"),
     (r"return False$", "nothing is as false"),
+    (r"_is_committed", "what a client without that attribute would say"),
     (r"put\(f\"\{place\}/\{digest\}\", body", "bytes can't be linked"),
     (r"^_sync\(|os\.fsync", "only a loss of power would show it"),
     (r"_PLACE|_KEY|token_hex|beat_seconds|\[:200\]|indent=", "how something is spelled"),

@@ -1,5 +1,6 @@
 """The ledger: a step's work is published once, whatever happens to requests, answers, rivals and processes."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -293,6 +294,23 @@ def test_a_candidate_keeps_its_commit_under_whatever_comes_on_top(client, repo, 
     assert (found.revision, found.record) == (made.revision, made.record)
     again = ledger.publish(Publication(repo, record, "Candidate", {"a.txt": b"a"}, branch=ref_of(record.key)))
     assert (again.revision, again.outcome) == (made.revision, "reused")
+
+
+def test_a_guard_has_the_last_word_after_the_upload_and_before_the_commit(client, repo, ledger, line, tmp_path):
+    """It is asked once the large files are there, so that the moment between its answer and the commit is short; its refusal leaves no commit."""
+    (tmp_path / "big.bin").write_bytes(b"big" * 50_000)
+    record, before = publication(repo).record, commits(client, repo)
+    asked = []
+
+    def guard():
+        asked.append([request for request in line.seen if "info/lfs" in request or request.startswith("PUT ")])
+        raise Conflict("a newer attempt")
+
+    with pytest.raises(Conflict, match="a newer attempt"):
+        ledger.publish(Publication(repo, record, "Rows", {"big.bin": tmp_path / "big.bin"}, parent=before[0], guard=guard))
+    assert len(asked) == 1 and asked[0] and commits(client, repo) == before
+    done = ledger.publish(Publication(repo, record, "Rows", {"big.bin": tmp_path / "big.bin"}))
+    assert done.record.files == {"big.bin": hashlib.sha256(b"big" * 50_000).hexdigest()}
 
 
 def test_copies_and_deletes_are_in_the_same_commit(client, repo, ledger):
