@@ -2,6 +2,7 @@
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
@@ -60,6 +61,19 @@ def test_retry_does_no_harm_to_a_completed_run(work: Any) -> None:
         work.wait_until(lambda run_id=run_id: work.api.read_run(run_id)["run_count"] > 1)
         assert work.ends(run_id) == "COMPLETED"
     assert work.commits() == before and len(work.starts) == 1
+
+
+def test_a_late_report_of_the_crash_before_undoes_no_retry(work: Any) -> None:
+    """The worker tells of a death twice. When a person's Retry comes in between, the run is put back on the schedule and goes to its end."""
+    work.go()
+    run = work.start("a")
+    assert work.ends(run) == "COMPLETED"
+    later = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()  # so that no worker takes it before the late report is there
+    retried = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": later}}
+    work.api.call("POST", f"/flow_runs/{run}/set_state", {"state": retried, "force": True})
+    work.api.set_state(run, "CRASHED", "Flow run infrastructure exited with non-zero status code -9.", force=True)
+    work.wait_until(lambda: work.api.read_run(run)["run_count"] > 1)
+    assert work.ends(run) == "COMPLETED"
 
 
 def test_a_death_that_nobody_could_report_is_found_out(spaceport: Any, work: Any) -> None:

@@ -1,7 +1,8 @@
 """Brings what Prefect says of this machine's runs level with the truth: a run whose process is gone has crashed (`python -m infra.compute.process.reconcile`).
 
 The process worker reports a death within a second while it lives. This is for all other cases: the worker died too, the machine was restarted, or the
-server was away when the report came. Only runs that were seen on this machine are judged; of others this machine knows nothing.
+server was away when the report came. And for the report that comes a second time, after a person's Retry, and would undo it.
+Only runs that were seen on this machine are judged; of others this machine knows nothing.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from infra.settings import Settings
 EVERY_SECONDS = 15.0
 SETTLE_SECONDS = 10.0  # the worker's own report goes first
 PENDING_SECONDS = 120.0  # a worker needs some to start a process
+LATE_SECONDS = 120.0
+LATE_REPORT = "Flow run infrastructure exited"  # the process worker's second report of one death (Prefect 3.9.1, 2026-11)
 
 
 def reconcile(api: PrefectApi, home: Path, settle_seconds: float = SETTLE_SECONDS) -> list[str]:
@@ -29,6 +32,19 @@ def reconcile(api: PrefectApi, home: Path, settle_seconds: float = SETTLE_SECOND
         return []
     time.sleep(settle_seconds)
     return [run["id"] for run in suspects if _crash(api, home, run)]
+
+
+def restore_retries(api: PrefectApi, home: Path) -> list[str]:
+    """Put back on the schedule what a late report took off it: a run that nobody has started since its retry can't have crashed again."""
+    crashed = [run for run in api.find_runs(states=("CRASHED",), limit=20) if _age_seconds(run["state"]) < LATE_SECONDS]
+    undone = [run for run in crashed if (run["state"]["message"] or "").startswith(LATE_REPORT) and _was_retried(api, home, run)]
+    return [run["id"] for run in undone if api.retry_run(run["id"], "retried; the report of the crash before it came late", only_from=run["state"]["id"])]
+
+
+def _was_retried(api: PrefectApi, home: Path, run: Any) -> bool:
+    holder = holder_of(file_of(home, run["id"]))
+    before = [state["type"] for state in api.states_of(run["id"])][-2:-1]
+    return holder is not None and holder.is_ours and before == ["SCHEDULED"]
 
 
 def _open_runs(api: PrefectApi) -> list[Any]:
@@ -71,6 +87,8 @@ def main(words: list[str]) -> int:
         try:
             for run_id in reconcile(api, settings.home):
                 print(f"crashed {run_id}: its process is gone", flush=True)
+            for run_id in restore_retries(api, settings.home):
+                print(f"scheduled {run_id} again: it was retried before the crash was reported for the second time", flush=True)
         except SpaceportError as error:
             print(f"{error.kind}: {error}", file=sys.stderr, flush=True)
             if not every:

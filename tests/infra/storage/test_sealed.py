@@ -96,9 +96,10 @@ def test_rotation_keeps_the_last_sealed_ones(folder):
 def test_keeping_none_still_keeps_the_new_one(tmp_path):
     """Rotation can't delete the last good one, whatever it is told to keep."""
     folder = SealedFolder(tmp_path, keep=0)
-    write(folder, 1)
-    folder.seal(1)
-    assert folder.newest() is not None
+    for step in (1, 2):
+        write(folder, step)
+        folder.seal(step)
+    assert folder.newest().name == "checkpoint-2" and [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 def test_half_a_deletion_is_no_checkpoint(folder):
