@@ -20,7 +20,8 @@ from infra.compute.process.run import Progress, run_script, script_name
 from infra.errors import BadInput, Conflict
 from infra.hub.reading_endpoint import DatasetAddress
 from infra.revisions import Frozen
-from infra.storage.checkpoints import CheckpointStore, Ticket
+from infra.storage.checkpoints import CheckpointStore
+from infra.storage.head import Ticket
 from tasks.predictions import read_predictions
 from tasks.recipes.registry import RECIPES
 from tasks.training.attempts import left_seconds, run_attempt, start_attempt

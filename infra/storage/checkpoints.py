@@ -18,12 +18,12 @@ import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from pydantic import JsonValue, ValidationError
 
-from infra.errors import BadInput, Conflict, Unhealthy
-from infra.revisions import Frozen
+from infra.errors import BadInput, Unhealthy
+from infra.storage.head import Head, Moved, Sealed, Shelf, Superseded, Ticket
 from infra.storage.manifests import listed, restored, sha256_of_bytes
 
 KEEP: Final = 2
@@ -31,74 +31,6 @@ BEAT_SECONDS: Final = 20.0  # an attempt records its seconds, and hears of a new
 _MOVES = 50
 _KEY = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]{0,127}")
 _PLACE = re.compile(r"(\d{6})-\d{6}")
-
-
-class Superseded(Conflict):
-    """A newer attempt has taken over; nothing of this one can count any more."""
-
-
-class Missing(Exception):
-    """An object that isn't in the store. Caught in here: it makes a checkpoint damaged."""
-
-
-class Moved(Exception):
-    """The head isn't where the writer believed it to be. Caught in here."""
-
-
-class Shelf(Protocol):
-    """Where the objects of one key lie. Names are `place/sha256`."""
-
-    uri: str
-
-    def head(self) -> tuple[bytes, str] | None:
-        """The head's bytes and the tag to move it by; None when there is no head yet."""
-
-    def move_head(self, body: bytes, tag: str | None) -> str:
-        """Replace the head that has this tag (None: create it), durably, or raise Moved. Returns the new tag."""
-
-    def put(self, name: str, source: Path | bytes, sha256: str, may_link: bool) -> None:
-        """Store an object whole, in bounded memory; `may_link` when nobody writes into the file any more. Raises Conflict when its hash is another."""
-
-    def get(self, name: str, target: Path, may_link: bool) -> None:
-        """Write an object's bytes to a new file. Raises Missing."""
-
-    def places(self) -> list[str]:
-        """The places that hold anything."""
-
-    def drop(self, place: str) -> None:
-        """Delete a place and everything in it."""
-
-    def tidy(self, before_attempt: int) -> None:
-        """Give up unfinished uploads of older attempts."""
-
-
-class Sealed(Frozen):
-    """A checkpoint that counts: its name, where it lies, and the hash of its manifest, which holds the hashes of its files."""
-
-    name: str
-    place: str
-    manifest: str
-    bytes: int
-    attempt: int
-
-
-class Head(Frozen):
-    """The one object that decides. `move` is new with every move, so that a writer whose answer was lost knows its own."""
-
-    attempt: int = 0
-    token: str = ""
-    move: str = ""
-    note: str = ""
-    spent_seconds: float = 0.0
-    sealed: tuple[Sealed, ...] = ()
-    receipt: dict[str, JsonValue] | None = None
-
-
-class Ticket(Frozen):
-    """An attempt's number and token: enough to check it, or to finish it, from another task."""
-
-    attempt: int
-    token: str
 
 
 class CheckpointStore:

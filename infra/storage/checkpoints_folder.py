@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.errors import Unauthorized, Unhealthy
-from infra.storage.checkpoints import Missing, Moved
+from infra.storage.head import Missing, Moved
 from infra.storage.sources import CHUNK_BYTES, changed, disk_full
 
 HEAD: Final = "head.json"

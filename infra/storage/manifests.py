@@ -5,17 +5,14 @@ import json
 import os
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from infra.errors import BadInput
 from infra.revisions import Frozen
+from infra.storage.head import Missing, Sealed, Shelf
 from infra.storage.sealed import MANIFEST, sha256_of
 from infra.storage.sources import changed
-
-if TYPE_CHECKING:
-    from infra.storage.checkpoints import Sealed, Shelf
 
 RESTORING = ".restoring-"
 
@@ -48,10 +45,8 @@ def listed(checkpoint: Path, name: str) -> tuple[Manifest, dict[str, Path]]:
     return Manifest(name=name, is_folder=is_folder, is_settled=MANIFEST in paths, bytes=size, files=files), paths
 
 
-def restored(shelf: "Shelf", entry: "Sealed", into: Path) -> Path | None:
+def restored(shelf: Shelf, entry: Sealed, into: Path) -> Path | None:
     """Bring a checkpoint back as `into/<name>`, complete or not at all; None when it is damaged. A failing store is an error, not damage."""
-    from infra.storage.checkpoints import Missing
-
     room, target = into / f"{RESTORING}{os.getpid()}", into.joinpath(*_parts(entry.name))
     remove_entry(room)
     room.mkdir()
@@ -86,9 +81,7 @@ def remove_entry(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _manifest(shelf: "Shelf", entry: "Sealed", path: Path) -> Manifest:
-    from infra.storage.checkpoints import Missing
-
+def _manifest(shelf: Shelf, entry: Sealed, path: Path) -> Manifest:
     shelf.get(f"{entry.place}/{entry.manifest}", path, False)
     if sha256_of(path) != entry.manifest:
         raise Missing(entry.manifest)

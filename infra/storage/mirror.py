@@ -21,7 +21,8 @@ from pathlib import Path
 from infra.errors import described
 from infra.revisions import Frozen
 from infra.storage.arrivals import Arrivals, is_draft
-from infra.storage.checkpoints import Attempt, Sealed, Superseded
+from infra.storage.checkpoints import Attempt
+from infra.storage.head import Sealed, Superseded
 from infra.storage.manifests import remove_entry
 from infra.storage.sealed import MANIFEST, is_whole
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.storage.checkpoints import Superseded, open_store
+from infra.storage.checkpoints import open_store
+from infra.storage.head import Superseded
 from infra.storage.sealed import MANIFEST, SealedFolder
 
 KEY, KEEP, STEPS = "0123abcd", 2, 4

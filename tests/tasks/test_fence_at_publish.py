@@ -3,7 +3,8 @@
 import pytest
 
 from infra.hub.step_records import StepRecord
-from infra.storage.checkpoints import Superseded, open_store
+from infra.storage.checkpoints import open_store
+from infra.storage.head import Superseded
 from tasks.publish_candidate import Provenance, publish_candidate
 from tasks.train_model import Columns, TrainConfig, TrainedModel
 from tasks.training_tasks import Inputs, TrainingJob, publish_candidate_task

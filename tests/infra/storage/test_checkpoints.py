@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInput, Conflict, Unauthorized, Unhealthy
-from infra.storage.checkpoints import Superseded, open_store
+from infra.storage.checkpoints import open_store
 from infra.storage.checkpoints_folder import FolderShelf
 from infra.storage.checkpoints_s3 import PART_BYTES, S3Shelf
+from infra.storage.head import Superseded
 from infra.storage.sealed import SealedFolder
 
 KEY = "0123abcd"

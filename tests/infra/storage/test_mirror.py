@@ -11,7 +11,8 @@ import pytest
 
 from infra.errors import Unhealthy
 from infra.storage.arrivals import Arrivals, is_draft
-from infra.storage.checkpoints import Superseded, open_store
+from infra.storage.checkpoints import open_store
+from infra.storage.head import Superseded
 from infra.storage.mirror import Mirror, resume
 from infra.storage.sealed import SealedFolder
 

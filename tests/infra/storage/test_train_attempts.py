@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from infra.errors import QuotaExceeded, SpaceportError
-from infra.storage.checkpoints import Superseded, open_store
+from infra.storage.checkpoints import open_store
+from infra.storage.head import Superseded
 from tasks.train_model import Columns, TrainConfig, train
 from tasks.training.attempts import left_seconds
 
