@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from infra.errors import BadInput
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.revisions import Repo
 from infra.settings import PROJECT
 

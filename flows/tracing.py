@@ -147,7 +147,7 @@ def verdict_records(hub: HubClient, branch_head: Revision) -> Iterator[StepRecor
     """The verdicts in a candidate's branch, in the order of their commits as far as the Hub lists them."""
     from huggingface_hub.hf_api import RepoFile
 
-    from infra.hub.client import hub_errors
+    from infra.hub.answers import hub_errors
 
     with hub_errors(f"listing the files of {branch_head}"):
         tree = list(hub.api.list_repo_tree(branch_head.repo_id, revision=branch_head.sha, repo_type=branch_head.repo_type, recursive=True))
@@ -205,7 +205,7 @@ def _metrics(record: StepRecord) -> str:
 
 def _models_of(hub: HubClient, dataset: DatasetRevision) -> list[Repo]:
     """Models whose card names the dataset; those of its owner too, since a candidate's card lies on a branch that the Hub doesn't search."""
-    from infra.hub.client import hub_errors
+    from infra.hub.answers import hub_errors
 
     with hub_errors(f"looking for models of {dataset.repo}"):
         named = [model.id for model in hub.api.list_models(filter=f"dataset:{dataset.repo_id}", limit=50)]

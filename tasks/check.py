@@ -14,7 +14,8 @@ from pydantic import SecretStr, computed_field
 
 from infra.errors import BadInput, QuotaExceeded, SpaceportError, Unauthorized
 from infra.failure_kinds import FailureKind
-from infra.hub.client import HubClient, Visibility, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient, Visibility
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo
 
 GIB = 1 << 30

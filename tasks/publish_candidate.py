@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInput
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger, Publication, Published, ref_of
 from infra.hub.live import Main, promoted_candidate, read_main_at, rejected_candidates
 from infra.hub.step_records import StepRecord

@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import ConfigDict, Field, SecretStr
 
 from infra.errors import BadInput, Conflict, SpaceportError, Unhealthy
-from infra.hub.client import HubClient, Visibility, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient, Visibility
 from infra.hub.ledger import Ledger, Publication, Published
 from infra.hub.spaces.live import LiveSpace, SpaceState
 from infra.hub.spaces.proof import SETTLE_SECONDS, NotServed, Proof, Wanted, WrongPin, head_of

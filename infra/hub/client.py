@@ -3,16 +3,15 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from infra.errors import BadInput, Conflict, QuotaExceeded, RateLimited, SpaceportError, Unauthorized, Unhealthy
-from infra.redaction import without_tokens
+from infra.errors import BadInput, RateLimited, Unauthorized, Unhealthy
+from infra.hub.answers import hub_errors, status_of
 from infra.revisions import Repo, Revision
 from infra.settings import Settings
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 Visibility = Literal["private", "public"]
-DEFAULT_PAUSE_SECONDS = 60.0
 ASK_TRIES = 3
 PATIENCE_SECONDS = 30.0  # a longer pause is the run's to plan, not a call's
 T = TypeVar("T")
@@ -86,7 +84,7 @@ class HubClient:
             try:
                 return str(self.api.repo_info(repo.repo_id, repo_type=repo.repo_type, revision=ref).sha)
             except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-                if _status(error) == 401 or "gated" in type(error).__name__.lower():
+                if status_of(error) == 401 or "gated" in type(error).__name__.lower():
                     raise
                 return None
 
@@ -104,7 +102,7 @@ class HubClient:
             try:
                 self.api.create_repo(repo.repo_id, repo_type=repo.repo_type, visibility=visibility, space_sdk=space_sdk)
             except HfHubHTTPError as error:
-                if _status(error) != 409:  # somebody was faster; or we were, and the answer was lost
+                if status_of(error) != 409:  # somebody was faster; or we were, and the answer was lost
                     raise
                 return False
             return True
@@ -171,28 +169,6 @@ class HubClient:
         return Path(str(found))
 
 
-@contextmanager
-def hub_errors(doing: str) -> Iterator[None]:
-    """Turn the client's errors into ours. `doing` says what was tried, as in "creating ns/name"."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
-
-    try:
-        yield
-    except LocalTokenNotFoundError as error:
-        raise Unauthorized(f"{doing}: there is no token. Set HF_TOKEN to a token that may write to the run's repositories.") from error
-    except HFValidationError as error:
-        raise BadInput(f"{doing}: {_first_line(error)}") from error
-    except HfHubHTTPError as error:
-        raise _translated(error, doing) from error
-    except httpx2.LocalProtocolError as error:  # quotes the header that it refuses: the token
-        raise Unhealthy(f"{doing}: the request can't be sent. Are HF_TOKEN and HF_ENDPOINT what they should be?") from error
-    except json.JSONDecodeError as error:  # the client reads some answers before it looks at their status (2.4.0: validate-yaml)
-        raise Unhealthy(f"{doing}: the Hub's answer is no JSON ({error}); a gateway may have answered in its place.") from error
-    except (httpx2.HTTPError, ConnectionError, TimeoutError) as error:
-        raise Unhealthy(f"{doing}: the Hub can't be reached ({type(error).__name__}: {_first_line(error)}). Is HF_ENDPOINT right, and is it up?") from error
-
-
 def _limit_silence(seconds: float) -> None:
     """huggingface_hub 2.4 waits for an answer for ever (timeout=None): a connection that stalls would hold a run until somebody kills it (2026-11)."""
     global _silence_seconds
@@ -221,42 +197,3 @@ def _sendable(token: SecretStr | None) -> str | None:
     if odd:
         raise Unauthorized(f"HF_TOKEN holds the character {odd!r}, so it is no token: one word of letters, digits and underscores. Copy it again.")
     return found or None
-
-
-def _translated(error: Any, doing: str) -> SpaceportError:
-    status, said = _status(error), _first_line(getattr(error, "server_message", None) or error)
-    match status:
-        case 401:
-            return Unauthorized(f"{doing}: the Hub doesn't accept the token, or there is none ({said}). Set HF_TOKEN to a token that may do this.")
-        case 403:
-            return Unauthorized(f"{doing}: the token may not do this ({said}). Give it write access to this repo, or accept the gate.")
-        case 404:
-            return BadInput(f"{doing}: not found, or private to others ({said}). Check the name and the token's access.")
-        case 409 | 412:
-            return Conflict(f"{doing}: somebody else changed it meanwhile ({said}).")
-        case 402 | 413 | 507:
-            return QuotaExceeded(f"{doing}: a limit of the Hub is reached ({said}).")
-        case 429:
-            return RateLimited(f"{doing}: the Hub asks for a pause ({said}).", _pause_seconds(error))
-        case 400 | 422:
-            return BadInput(f"{doing}: the Hub refuses it ({said}).")
-    return Unhealthy(f"{doing}: the Hub answered {status} ({said}).")
-
-
-def _pause_seconds(error: Any) -> float:
-    headers = error.response.headers
-    for part in f"{headers.get('ratelimit', '')};t={headers.get('retry-after', '')}".split(";"):
-        name, _, value = part.strip().partition("=")
-        if name == "t" and value.isdigit():
-            return float(value) + 1
-    return DEFAULT_PAUSE_SECONDS
-
-
-def _status(error: Any) -> int:
-    response = getattr(error, "response", None)
-    return int(response.status_code) if response is not None else 0
-
-
-def _first_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return without_tokens(lines[-1])[:300] if lines else type(error).__name__

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.hub.ledger import sha256_of
 from infra.hub.references import refs_of
 from infra.revisions import Revision

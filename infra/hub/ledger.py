@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from infra.errors import Bug, Conflict, RateLimited, SpaceportError, Unhealthy, UnknownOutcome
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import Repo, Revision
 

@@ -3,7 +3,8 @@
 import re
 
 from infra.errors import BadInput
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.revisions import Repo, RepoType, Revision, as_repo_id
 
 FEWEST_DIGITS = 4

@@ -6,7 +6,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infra.errors import Unhealthy
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.redaction import without_tokens
 from infra.revisions import Repo
 

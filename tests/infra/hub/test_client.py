@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from infra.errors import BadInput, Conflict, QuotaExceeded, RateLimited, Unauthorized, Unhealthy
-from infra.hub.client import HubClient, hub_errors
+from infra.hub.answers import hub_errors
+from infra.hub.client import HubClient
 from infra.hub.embedded.process import EmbeddedHub
 from infra.revisions import Repo
 from infra.settings import Settings
