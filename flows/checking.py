@@ -23,7 +23,7 @@ from tasks.check import (
 )
 from tasks.data.sample import sample_check
 from tasks.data_register import DataConfig
-from tasks.training.checks import check_script
+from tasks.training.checks import check_checkpoint_store, check_script
 
 
 def check_run(config: RunConfig, hub: HubClient) -> CheckReport:
@@ -59,6 +59,7 @@ def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]
 
 def _training_findings(config: RunConfig, hub: HubClient) -> list[Finding]:
     findings = [probe("script", lambda: _script(config, hub)), probe("labels", lambda: _labels(config, hub))]
+    findings.append(probe("checkpoints", lambda: check_checkpoint_store(Settings().checkpoints_uri)))
     if config.dataset:
         dataset, splits = DatasetRevision.parse(config.dataset), ["train", "test"] if config.train.recipe else ["test"]
         findings.append(probe("dataset", lambda: check_splits(dataset, splits, hub)))

@@ -7,9 +7,18 @@ from infra.code_identity import code_identity
 from infra.compute.process.command import runnable
 from infra.compute.process.environment import script_environment
 from infra.errors import BadInput
+from infra.storage.checkpoints import open_store
 from tasks.recipes.registry import RECIPES
 from tasks.training.config import TrainConfig
 from tasks.training.inputs import code_folder
+
+CHECK_KEY = "check"  # beside the step keys: one small head object
+
+
+def check_checkpoint_store(uri: str) -> str:
+    """Move a head of its own in the checkpoint store, as a training would. Raises what that training would have met at its start."""
+    open_store(uri, CHECK_KEY).take("check")
+    return f"can be kept in {uri}"
 
 
 def check_script(config: TrainConfig) -> str:

@@ -74,6 +74,16 @@ def test_a_missing_script_program_or_secret_is_a_finding(project: Any) -> None:
     assert "trian.py" in failed(report)["script"].message
 
 
+def test_a_checkpoint_store_that_cant_be_written_is_a_finding(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training must not find out after an hour that it can't seal: check writes there as a training would."""
+    (project.folder / "a file").touch()
+    for store, said in ((str(project.folder / "a file"), "a file"), ("gs://bucket/runs", "gs://"), ("s3://", "s3://")):
+        monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", store)
+        assert said in failed(check_run(project.config(), project.hub))["checkpoints"].message
+    monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", str(project.folder / "kept"))
+    assert "checkpoints" not in failed(check_run(project.config(), project.hub))
+
+
 def test_without_a_predict_command_a_space_cant_be_proved(project: Any) -> None:
     """A Space is asked for by a config whose models can't be asked: found before the training, not after it."""
     config = project.config(space={"repo_id": f"{project.namespace}/words"})
