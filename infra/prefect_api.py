@@ -5,6 +5,8 @@ of the same SQLite database came in between (Prefect 3.9.1, 2026-11). The idempo
 """
 
 import base64
+import contextlib
+import http.client
 import json
 import time
 import urllib.error
@@ -145,12 +147,14 @@ class PrefectApi:
             with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_SECONDS) as response:  # noqa: S310
                 return json.loads(response.read() or b"null")
         except urllib.error.HTTPError as error:
-            said = self._without_credential(error.read()[:1000].decode(errors="replace"))[:300]
+            said = ""
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                said = self._without_credential(error.read()[:1000].decode(errors="replace"))[:300]
             if error.code == 403 and "CSRF" in said and not self._csrf:
                 self._fetch_csrf_token()
                 return self._call_once(method, path, body)
             raise _translated(error.code, said, f"{method} {path}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # the last: a server that died in the middle of its answer
             raise Unhealthy(f"the Prefect API at {self.url} can't be reached ({error}). Is PREFECT_API_URL right, and is the server up?") from error
 
     def _without_credential(self, said: str) -> str:

@@ -1,6 +1,7 @@
 """`python -m tests.faults.mutants`: does the suite notice when what it guards is broken? Three named mutants, and many drawn from the syntax tree.
 
-Each mutant is a copy of the source in which one place is changed; the slice of faults that concerns that file runs against the copy.
+Each mutant is a copy of the source in which one place is changed; the file's own tests, then the faults that concern it, run against the copy.
+The named ones must be caught by the faults.
 """
 
 import argparse
@@ -170,8 +171,8 @@ def ledger_cases() -> list[str]:
     return chosen
 
 
-def outcome(mutant: Mutant, faults: list[str]) -> tuple[str, str]:
-    """`faults`, `tests` or `nobody`: who notices; and the last thing that was said."""
+def outcome(mutant: Mutant, *asked: tuple[str, list[str]]) -> tuple[str, str]:
+    """Who of those asked, by name and command, notices first, else `nobody`; and the last thing that was said."""
     folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=memory_room()))
     try:
         for room in ("flows", "tasks", "infra", "deployments", "tests/faults", "tests/infra"):
@@ -179,7 +180,7 @@ def outcome(mutant: Mutant, faults: list[str]) -> tuple[str, str]:
         for file in ("pyproject.toml", "prefect.yaml"):
             shutil.copy(PROJECT / file, folder)
         (folder / mutant.file).write_text(mutant.source())
-        for who, command in (("faults", faults), ("tests", ["pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", *TESTS[mutant.file]])):
+        for who, command in asked:
             code, said = _run(command, folder)
             if code:
                 return who, said
@@ -203,6 +204,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.mutants", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=24, help="How many are drawn: a half from the ledger, a half from sealing.")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--all", action="store_true", help="All that could be drawn; about half an hour.")
     parser.add_argument("--named", action="store_true", help="Only the three named ones.")
     parser.add_argument("--list", action="store_true", help="Say all that could be drawn, and end.")
     parser.add_argument("--results", type=Path, help="JSON lines, for the record.")
@@ -214,11 +216,14 @@ def main() -> int:
     chance = random.Random(arguments.seed)
     drawn = [] if arguments.named else chance.sample(offered[LEDGER], arguments.count // 2)
     drawn += [] if arguments.named else chance.sample(offered[FOLDER] + offered[STORE], arguments.count - arguments.count // 2)
+    drawn = [mutant for mutants in offered.values() for mutant in mutants] if arguments.all else drawn
     faults = {LEDGER: ["tests.faults", "--stop", *(word for name in ledger_cases() for word in ("--case", name))]}
     found: dict[Mutant, str] = {}
     for mutant in (*NAMED, *drawn):
         began = time.monotonic()
-        found[mutant], said = outcome(mutant, faults.get(mutant.file, ["tests.faults.sealing", "--stop"]))
+        with_faults = ("faults", faults.get(mutant.file, ["tests.faults.sealing", "--stop"]))
+        with_tests = ("tests", ["pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", *TESTS[mutant.file]])  # quicker, so first
+        found[mutant], said = outcome(mutant, *([with_faults] if mutant in NAMED else [with_tests, with_faults]))
         print(f"{found[mutant]:6}  {mutant.name}  ({time.monotonic() - began:.0f} s) {said}", flush=True)
         if arguments.results:
             with arguments.results.open("a") as file:
@@ -226,7 +231,7 @@ def main() -> int:
     counts = {who: sum(found[mutant] == who for mutant in drawn) for who in ("faults", "tests", "nobody")}
     named = sum(found[mutant] == "faults" for mutant in NAMED)
     print(
-        f"named: {named} of {len(NAMED)} caught by faults; generated: {len(drawn)}, caught by faults {counts['faults']}, by the file's tests {counts['tests']}"
+        f"named: {named} of {len(NAMED)} caught by faults; generated: {len(drawn)}, caught by the file's tests {counts['tests']}, by faults {counts['faults']}"
     )
     return 1 if named < len(NAMED) or counts["nobody"] > 0.1 * len(drawn) else 0
 
