@@ -9,7 +9,7 @@ import pytest
 from infra.settings import process_environment
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-SLICE = 60
+SLICE = 40
 pytestmark = pytest.mark.timeout(1500)
 
 
@@ -20,7 +20,7 @@ def start(*words: str) -> "subprocess.Popen[str]":
 
 
 def test_a_slice_of_all_faults_at_all_calls_does_no_harm():
-    """Sixty cases drawn from every outside call times every fault, second faults and storms: the servers' own stores hold no complaint."""
+    """Forty cases drawn from every outside call times every fault, second faults and storms: the servers' own stores hold no complaint."""
     shards = [start("tests.faults", "--seed", "7", "--slice", str(SLICE), "--shard", f"{shard}/2") for shard in range(2)]
     said = [shard.communicate(timeout=1400)[0] for shard in shards]
     assert [shard.returncode for shard in shards] == [0, 0], "\n".join(said)

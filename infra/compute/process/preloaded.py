@@ -131,7 +131,7 @@ class Preloaded:
 
     def _newest_file(self) -> float:
         files = [module.__file__ for name, module in list(sys.modules.items()) if name.partition(".")[0] in ROOMS and getattr(module, "__file__", None)]
-        return max((Path(file).stat().st_mtime for file in files if file and Path(file).exists()), default=OLDEST_SECONDS)
+        return max((Path(file).stat().st_mtime for file in (__file__, *files) if file and Path(file).exists()), default=OLDEST_SECONDS)
 
 
 def _receive(connection: socket.socket) -> tuple[Request, list[int]]:

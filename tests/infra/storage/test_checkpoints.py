@@ -279,6 +279,7 @@ def test_a_superseded_attempt_uploads_nothing_for_nothing(store, objects, tmp_pa
     assert new._shelf.puts == 1 and objects.names() == {"head.json"}
 
 
+@pytest.mark.parametrize("objects", ["folder"], indirect=True)  # a hundred moves; on S3 they are the same ones, slower
 def test_a_head_that_others_never_leave_alone_is_named(store, objects, tmp_path):
     """Somebody starts the same work again and again, or rewrites the head: an error that says so, and no endless loop."""
     attempt = store.take()
