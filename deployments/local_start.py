@@ -58,7 +58,7 @@ class LocalStart:
         """Bring back alone what died, at its old address. False, with nothing started, where that was taken meanwhile: then all must move."""
         living = list(self.started)
         dead = {daemon.name: urlsplit(daemon.url or "").port for daemon in stack.daemons if daemon not in living}
-        if any(port and daemons.free_port(port) != port for port in dead.values()):
+        if not all(daemons.comes_free(port) for port in dead.values() if port):
             return False
         again: dict[str, Callable[[], object]] = {
             "hub": lambda: self._hub(dead["hub"] or HUB_PORT),

@@ -85,6 +85,16 @@ def free_port(preferred: int) -> int:
     raise Unhealthy(f"no free port on {LOOPBACK}.")
 
 
+def comes_free(port: int, within_seconds: float = 2.0) -> bool:
+    """Whether a loopback port can be had; that of a program that died a moment ago is waited for."""
+    deadline = time.monotonic() + within_seconds
+    while free_port(port) != port:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
 def last_line(log: Path) -> str:
     """The last line of a log that isn't empty."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
