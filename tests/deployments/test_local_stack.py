@@ -70,6 +70,7 @@ def test_a_failure_while_starting_leaves_no_process_behind(environment: dict[str
     assert marked(environment) == []
 
 
+@pytest.mark.slow  # the slice of kills in tests/faults sees a dead worker and server brought back, too
 def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, str], tmp_path: Path) -> None:
     """Server, Hub and worker are killed: `up` starts these three at their addresses, and the others live through it."""
 
