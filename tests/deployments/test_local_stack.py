@@ -48,6 +48,12 @@ def wait_until(happened: Callable[[], Any], seconds: float = 60) -> None:
         pause.wait(0.05)
 
 
+def up(environment: dict[str, str]) -> Stack:
+    """`spaceport up`, and the stack that it left running."""
+    subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, timeout=200, check=True)
+    return LocalStack(Settings.model_validate({"SPACEPORT_HOME": environment["SPACEPORT_HOME"]})).find()
+
+
 @pytest.mark.parametrize(("when", "number"), [("hub", signal.SIGINT), ("server", signal.SIGINT), ("server", signal.SIGTERM)])
 def test_ctrl_c_while_starting_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path, when: str, number: int) -> None:
     """Interrupted as soon as one part runs, `up` ends that part and all others, and forgets them; also as a shell's background job."""
@@ -71,12 +77,8 @@ def test_a_failure_while_starting_leaves_no_process_behind(environment: dict[str
 
 
 @pytest.mark.slow  # the slice of kills in tests/faults sees a dead worker and server brought back, too
-def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, str], tmp_path: Path) -> None:
+def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, str]) -> None:
     """Server, Hub and worker are killed: `up` starts these three at their addresses, and the others live through it."""
-
-    def up() -> Stack:
-        subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, timeout=200, check=True)
-        return LocalStack(Settings.model_validate({"SPACEPORT_HOME": tmp_path / "home"})).find()
 
     def kill(stack: Stack, *names: str) -> None:
         for daemon in stack.daemons:
@@ -85,9 +87,9 @@ def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, s
         wait_until(lambda: not any(daemon.alive for daemon in stack.daemons if daemon.name in names))
 
     try:
-        first = up()
+        first = up(environment)
         kill(first, "server", "hub", "worker")
-        second = up()
+        second = up(environment)
         assert second.alive and (second.prefect_api_url, second.hf_endpoint) == (first.prefect_api_url, first.hf_endpoint)
         kept = {daemon.name for daemon in first.daemons} & {daemon.name for daemon in second.daemons if daemon in first.daemons}
         assert kept == {"engines", "reconciler"} and len(second.daemons) == len(first.daemons)
@@ -97,22 +99,18 @@ def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, s
 
 
 @pytest.mark.slow
-def test_when_an_address_is_lost_everything_moves(environment: dict[str, str], tmp_path: Path) -> None:
+def test_when_an_address_is_lost_everything_moves(environment: dict[str, str]) -> None:
     """The server died and a stranger has its port: `up` starts all of it anew, elsewhere."""
 
-    def up() -> Stack:
-        subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, timeout=200, check=True)
-        return LocalStack(Settings.model_validate({"SPACEPORT_HOME": tmp_path / "home"})).find()
-
     try:
-        first = up()
+        first = up(environment)
         server = first.named("server")
         assert server
         psutil.Process(server.pid).kill()
         port = urlsplit(server.url or "").port or 0
         assert comes_free(port)
         with socket.create_server(("127.0.0.1", port)):
-            second = up()
+            second = up(environment)
         assert second.alive and second.prefect_api_url != first.prefect_api_url and not {*second.daemons} & {*first.daemons}
     finally:
         subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, timeout=100, check=False)

@@ -214,9 +214,13 @@ def main() -> int:
         print("\n".join(mutant.name for mutants in offered.values() for mutant in mutants))
         return 0
     chance = random.Random(arguments.seed)
-    drawn = [] if arguments.named else chance.sample(offered[LEDGER], arguments.count // 2)
-    drawn += [] if arguments.named else chance.sample(offered[FOLDER] + offered[STORE], arguments.count - arguments.count // 2)
-    drawn = [mutant for mutants in offered.values() for mutant in mutants] if arguments.all else drawn
+    if arguments.named:
+        drawn = []
+    elif arguments.all:
+        drawn = [mutant for mutants in offered.values() for mutant in mutants]
+    else:
+        half = arguments.count // 2
+        drawn = [*chance.sample(offered[LEDGER], half), *chance.sample(offered[FOLDER] + offered[STORE], arguments.count - half)]
     faults = {LEDGER: ["tests.faults", "--stop", *(word for name in ledger_cases() for word in ("--case", name))]}
     found: dict[Mutant, str] = {}
     for mutant in (*NAMED, *drawn):
