@@ -57,7 +57,8 @@ class LocalStart:
     def what_died(self, stack: Stack) -> bool:
         """Bring back alone what died, at its old address. False, with nothing started, where that was taken meanwhile: then all must move."""
         living = list(self.started)
-        dead = {daemon.name: urlsplit(daemon.url or "").port for daemon in stack.daemons if daemon not in living}
+        there = {daemon.name for daemon in living}  # a start whose port somebody else got first is noted too, beside the one that lives
+        dead = {daemon.name: urlsplit(daemon.url or "").port for daemon in stack.daemons if daemon.name not in there}
         if not all(daemons.comes_free(port) for port in dead.values() if port):
             return False
         again: dict[str, Callable[[], object]] = {
