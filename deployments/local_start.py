@@ -57,13 +57,12 @@ class LocalStart:
     def what_died(self, stack: Stack) -> bool:
         """Bring back alone what died, at its old address. False, with nothing started, where that was taken meanwhile: then all must move."""
         living = list(self.started)
-        there = {daemon.name for daemon in living}  # a start whose port somebody else got first is noted too, beside the one that lives
-        dead = {daemon.name: urlsplit(daemon.url or "").port for daemon in stack.daemons if daemon.name not in there}
+        dead = {daemon.name: urlsplit(daemon.url or "").port for daemon in stack.daemons if daemon not in living}
         if not all(daemons.comes_free(port) for port in dead.values() if port):
             return False
         again: dict[str, Callable[[], object]] = {
-            "hub": lambda: self._hub(dead["hub"] or HUB_PORT),
-            "server": lambda: self._server(dead["server"] or SERVER_PORT),
+            "hub": lambda: self._hub(at=dead["hub"]),
+            "server": lambda: self._server(at=dead["server"]),
             "engines": lambda: self._engines(stack),
             "worker": lambda: daemons.wait_until_ready(self._worker(stack), lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS),
             "reconciler": lambda: self._reconciler(stack),
@@ -103,7 +102,7 @@ class LocalStart:
         self._register(stack)
         daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS)
 
-    def _hub(self, port: int = HUB_PORT) -> str | None:
+    def _hub(self, at: int | None = None) -> str | None:
         if self.settings.hf_endpoint:
             self.say(f"Hub     {self.settings.hf_endpoint} (from HF_ENDPOINT)")
             return None
@@ -115,9 +114,9 @@ class LocalStart:
             return daemons.start("hub", command, environment, self.logs / "hub.log", url, log_stdout=False)
 
         token = f"Bearer {self.keys.read('hub-write').get_secret_value()}"
-        return self._on_a_port("Hub", port, start, lambda url: _answers(f"{url}/api/whoami-v2", token), HUB_TIMEOUT_SECONDS)
+        return self._on_a_port("Hub", at, HUB_PORT, start, lambda url: _answers(f"{url}/api/whoami-v2", token), HUB_TIMEOUT_SECONDS)
 
-    def _server(self, port: int = SERVER_PORT) -> str | None:
+    def _server(self, at: int | None = None) -> str | None:
         if self.settings.prefect_api_url:
             self.say(f"Prefect {self.settings.prefect_api_url} (from PREFECT_API_URL)")
             return None
@@ -130,23 +129,26 @@ class LocalStart:
             return daemons.start("server", command, environment, self.logs / "server.log", url)
 
         basic = f"Basic {base64.b64encode(auth.encode()).decode()}"
-        url = self._on_a_port("Prefect", port, start, lambda url: _answers(f"{url}/api/admin/version", basic), SERVER_TIMEOUT_SECONDS)
+        url = self._on_a_port("Prefect", at, SERVER_PORT, start, lambda url: _answers(f"{url}/api/admin/version", basic), SERVER_TIMEOUT_SECONDS)
         return f"{url}/api"
 
-    def _on_a_port(self, what: str, preferred: int, start: Callable[[int, str], Daemon], ready: Callable[[str], bool], timeout_seconds: float) -> str:
-        """Start a server and wait until *it* answers: our credential tells it from a stranger that was quicker on the port."""
+    def _on_a_port(
+        self, what: str, at: int | None, preferred: int, start: Callable[[int, str], Daemon], ready: Callable[[str], bool], timeout_seconds: float
+    ) -> str:
+        """Start a server and wait until *it* answers: our credential tells it from a stranger that was quicker on the port. It moves, unless told where."""
         for attempt in range(1, PORT_TRIES + 1):
-            port = daemons.free_port(preferred if attempt == 1 else 0)
+            port = at or daemons.free_port(preferred if attempt == 1 else 0)
             url = f"http://{daemons.LOOPBACK}:{port}"
             daemon = start(port, url)
             self._note(daemon)
             try:
                 daemons.wait_until_ready(daemon, lambda url=url: ready(url), timeout_seconds)  # type: ignore[misc]
             except Unhealthy:
-                if daemon.alive or attempt == PORT_TRIES or self._ending.is_set():
+                if at or daemon.alive or attempt == PORT_TRIES or self._ending.is_set():
                     raise
+                self.started.remove(daemon)
                 continue
-            self.say(f"{what:<7} {url}" + ("" if port == preferred else f"   (port {preferred} is taken)"))
+            self.say(f"{what:<7} {url}" + ("" if port == (at or preferred) else f"   (port {preferred} is taken)"))
             return url
         raise AssertionError("unreachable")
 

@@ -1,13 +1,15 @@
 """The Prefect API as a trigger needs it: standard library only, patient with an absent server, quick with SQLite's 503.
 
 `import prefect` costs 0.8 s and its client sleeps two seconds on the first 503, which `create_flow_run` answers whenever another write
-of the same SQLite database came in between (Prefect 3.9.1, 2026-11). The idempotency key makes a quick second POST safe.
+of the same SQLite database came in between (Prefect 3.9.1, 2026-11). The idempotency key makes a quick second POST safe. A busy server lives:
+it is asked again soon, at uneven intervals so that ten triggers don't meet again each time, and for longer than one that is away.
 """
 
 import base64
 import contextlib
 import http.client
 import json
+import random
 import time
 import urllib.error
 import urllib.parse
@@ -20,7 +22,8 @@ from infra.errors import BadInput, Conflict, SpaceportError, Unauthorized, Unhea
 from infra.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS = 20.0
-BUSY_PAUSE_SECONDS = 0.05
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
+BUSY_PAUSE_SECONDS, BUSY_PATIENCE = (0.05, 0.3), 10  # a pause lies between these; how many times the patience with an absent server
 LATE_REPORT_SECONDS = 30.0
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -44,16 +47,20 @@ class PrefectApi:
         return f"{self.url.removesuffix('/api')}/runs/flow-run/{run_id}"
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """One API call, repeated while the server is away or busy, for up to `patience_seconds`."""
-        deadline, pause = time.monotonic() + self.patience_seconds, BUSY_PAUSE_SECONDS
+        """One API call, repeated while the server is away, for up to `patience_seconds`, or busy, for ten times as long."""
+        started, pause = time.monotonic(), FIRST_PAUSE_SECONDS
         while True:
             try:
                 return self._call_once(method, path, body)
-            except Unhealthy:
-                if time.monotonic() + pause > deadline:
+            except _Busy:
+                wait, patience_seconds = random.uniform(*BUSY_PAUSE_SECONDS), self.patience_seconds * BUSY_PATIENCE  # noqa: S311 - spread, not secrecy
+                if time.monotonic() + wait > started + patience_seconds:
                     raise
-            time.sleep(pause)
-            pause = min(pause * 2, 2.0)
+            except Unhealthy:
+                wait, pause = pause, min(pause * 2, LONGEST_PAUSE_SECONDS)
+                if time.monotonic() + wait > started + self.patience_seconds:
+                    raise
+            time.sleep(wait)
 
     def deployment_id(self, name: str) -> str:
         """The id of `flow/deployment`. Raises BadInput when there is none."""
@@ -169,7 +176,13 @@ class PrefectApi:
         self._csrf = {"prefect-csrf-token": token, "prefect-csrf-client": "spaceport"}
 
 
+class _Busy(Unhealthy):
+    """The Prefect server itself (not a proxy before it) says that its database was busy with another write."""
+
+
 def _translated(status: int, said: str, doing: str) -> SpaceportError:
+    if status == 503 and "exception_message" in said:
+        return _Busy(f"{doing}: the Prefect server answered 503: its database is busy.")
     match status:
         case 401 | 403:
             return Unauthorized(f"{doing}: the Prefect server wants another credential. Set PREFECT_API_AUTH_STRING to its user:password.")

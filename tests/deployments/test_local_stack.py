@@ -99,6 +99,24 @@ def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, s
 
 
 @pytest.mark.slow
+def test_a_port_lost_while_starting_moves_the_server_alone(environment: dict[str, str]) -> None:
+    """A stranger takes the port that the server was about to listen on: it moves, nothing of the lost try is kept, and a second `up` starts nothing."""
+    try:
+        with subprocess.Popen([*COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True) as starting:
+            wait_until(lambda: [line for line in marked(environment) if "server start" in line])
+            wanted = next(line for line in marked(environment) if "server start" in line).split("--port ")[1]
+            with socket.create_server(("127.0.0.1", int(wanted))):
+                said = starting.communicate(timeout=200)[1]
+        assert starting.returncode == 0 and "is taken)" in said
+        first = LocalStack(Settings.model_validate({"SPACEPORT_HOME": environment["SPACEPORT_HOME"]})).find()
+        assert first.alive and sorted(daemon.name for daemon in first.daemons) == ["engines", "hub", "reconciler", "server", "worker"]
+        assert up(environment) == first
+    finally:
+        subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, timeout=100, check=False)
+    assert marked(environment) == []
+
+
+@pytest.mark.slow
 def test_when_an_address_is_lost_everything_moves(environment: dict[str, str]) -> None:
     """The server died and a stranger has its port: `up` starts all of it anew, elsewhere."""
 

@@ -60,3 +60,25 @@ def test_a_server_that_dies_in_an_answer_is_asked_again(server: Stumbling, cut: 
     api.patience_seconds, server.answers = 0.2, [cut]
     with pytest.raises(Unhealthy, match=r"can't be reached|answered 503"):
         api.read_run("a")
+
+
+BUSY = answer("503 Service Unavailable", b'{"exception_message":"Service Unavailable"}')
+PROXY = answer("503 Service Unavailable", b"<html>no backend</html>")
+
+
+def test_a_busy_server_gets_more_patience_than_an_absent_one(server: Stumbling) -> None:
+    """Thirty times "my database is busy" in a row outlast the patience with an absent server, and the answer after them is taken."""
+    api = PrefectApi(f"http://127.0.0.1:{server.server_address[1]}/api", patience_seconds=1.0)
+    server.answers = [*[BUSY] * 30, answer("200 OK", RUN)]  # 30 pauses of at least 0.05 s
+    assert api.read_run("a")["state"]["type"] == "RUNNING"
+    server.answers = [*[PROXY] * 30, answer("200 OK", RUN)]
+    with pytest.raises(Unhealthy, match="answered 503"):
+        api.read_run("a")
+
+
+def test_a_server_that_stays_busy_is_said_to_be(server: Stumbling) -> None:
+    """The error names what the server said; with no patience it comes at once."""
+    api = PrefectApi(f"http://127.0.0.1:{server.server_address[1]}/api", patience_seconds=0)
+    server.answers = [BUSY]
+    with pytest.raises(Unhealthy, match="its database is busy"):
+        api.read_run("a")
