@@ -125,7 +125,7 @@ class LocalStart:
 
         def start(port: int, url: str) -> Daemon:
             environment = quiet | {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_API_URL": f"{url}/api"}  # without these the UI calls port 4200
-            command = [sys.executable, "-m", "prefect", "server", "start", "--host", daemons.LOOPBACK, "--port", str(port)]
+            command = [sys.executable, "-m", "infra.prefect_server", "--port", str(port)]
             return daemons.start("server", command, environment, self.logs / "server.log", url)
 
         basic = f"Basic {base64.b64encode(auth.encode()).decode()}"

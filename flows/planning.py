@@ -9,16 +9,20 @@ from flows.lineage import base_revision, columns_of, dataset_revision, resolved_
 from flows.run_config import RunConfig
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger, Published
-from infra.hub.live import promoted_candidate, read_main
+from infra.hub.live import Main, promoted_candidate, read_main
 from infra.hub.step_records import StepRecord, changed_inputs
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo
 from infra.settings import Settings
 from tasks.data_register import data_record, look_up
+from tasks.gate import settled
+from tasks.gate_statistics import Decision
 from tasks.refresh_space import space_record
-from tasks.report import Live, RunReport, StepName, StepReport
+from tasks.report import Live, RunOutcome, RunReport, StepName, StepReport
+from tasks.serving_probe import split_rows
 
 Action = Literal["run", "reuse", "skip", "depends"]
 SHOWN_INPUTS = 6
+OUTCOMES: dict[Decision, RunOutcome] = {"promote": "unchanged", "keep": "kept", "undecided": "undecided"}
 
 
 class PlannedStep(Frozen):
@@ -39,6 +43,7 @@ class Plan(Frozen):
     steps: tuple[PlannedStep, ...]
     resolved: dict[str, str | int] = Field(default_factory=dict)  # what the run will hold on to, whatever machine it meets
     training: Estimate | None = None  # None: nothing to train
+    decision: Decision = "promote"  # the gate's, where it is known already
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -57,7 +62,7 @@ class Plan(Frozen):
         steps = tuple(
             StepReport(name=step.name, outcome="skipped" if step.action == "skip" else "reused", revision=step.revision, key=step.key) for step in self.steps
         )
-        return RunReport(outcome="unchanged", steps=steps, live=live)
+        return RunReport(outcome=OUTCOMES[self.decision], steps=steps, live=live)
 
 
 def plan_run(config: RunConfig, hub: HubClient) -> Plan:
@@ -72,7 +77,8 @@ def plan_run(config: RunConfig, hub: HubClient) -> Plan:
     if candidate is None:
         steps = (data, train, *_all_depend(config, "on the new candidate")[1:])
         return Plan(steps=steps, resolved=resolved, training=estimate_training(config, dataset, hub))
-    return Plan(steps=(data, train, *_plan_pointers(config, dataset, candidate, hub)), resolved=resolved)
+    pointers, decision = _plan_pointers(config, dataset, candidate, hub)
+    return Plan(steps=(data, train, *pointers), resolved=resolved, decision=decision)
 
 
 def _plan_data(config: RunConfig, hub: HubClient) -> tuple[PlannedStep, DatasetRevision | None]:
@@ -98,17 +104,30 @@ def _plan_training(config: RunConfig, dataset: DatasetRevision, hub: HubClient) 
     return _to_run("train_model", record, Published(live, "reused", before) if live and before else None), None
 
 
-def _plan_pointers(config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, hub: HubClient) -> list[PlannedStep]:
+def _plan_pointers(config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, hub: HubClient) -> tuple[list[PlannedStep], Decision]:
     main = read_main(hub, candidate.repo)
     if main is None or main.record is None or promoted_candidate(main.record) != candidate:
-        return _all_depend(config, "on the verdict")[1:]
+        return _plan_gate(config, dataset, candidate, main, hub)
     made = Ledger(hub).find_in_history(candidate.repo, main.record.key)
     model = ModelRevision(repo_id=candidate.repo_id, sha=made.revision.sha if made else main.revision.sha)
     steps = [
         PlannedStep(name="gate", action="reuse", why="this candidate is live", revision=str(candidate), key=str(main.record.outputs.get("verdict"))),
         PlannedStep(name="promote_model", action="reuse", why="main holds it", revision=str(model), key=main.record.key),
     ]
-    return [*steps, _plan_space(config, dataset, model, hub)]
+    return [*steps, _plan_space(config, dataset, model, hub)], "promote"
+
+
+def _plan_gate(config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, main: Main | None, hub: HubClient) -> tuple[list[PlannedStep], Decision]:
+    """A candidate that isn't live: the gate kept it out before, and will again; or it has yet to judge; or only the promotion is missing."""
+    split = split_rows(dataset, columns_of(config, dataset, hub), hub)
+    known = settled(candidate, main, split, config.gate, hub) if main else None
+    if known is None:
+        return _all_depend(config, "on the verdict")[1:], "promote"
+    judged = PlannedStep(name="gate", action="reuse", why=f"judged before: {known.reason}", revision=str(candidate))
+    if known.decision == "promote":
+        return [judged, *_all_depend(config, "on main")[2:]], "promote"
+    kept = [PlannedStep(name=name, action="skip", why=f"the gate says {known.decision}") for name in ("promote_model", "refresh_space")]
+    return [judged, *kept], known.decision
 
 
 def _plan_space(config: RunConfig, dataset: DatasetRevision, model: ModelRevision, hub: HubClient) -> PlannedStep:

@@ -109,8 +109,7 @@ class PrefectApi:
         """
         state = self.read_run(run_id)["state"]
         if state["type"] == "CRASHED" and only_from is None:
-            age_seconds = time.time() - datetime.fromisoformat(state["timestamp"]).timestamp()
-            time.sleep(max(0.0, LATE_REPORT_SECONDS - age_seconds))
+            time.sleep(max(0.0, LATE_REPORT_SECONDS - age_seconds(state)))
             state = self.read_run(run_id)["state"]
         if (only_from and state["id"] != only_from) or state["type"] not in FINAL_STATES:
             return False  # somebody else was quicker
@@ -174,6 +173,11 @@ class PrefectApi:
     def _fetch_csrf_token(self) -> None:
         token = self._call_once("GET", "/csrf-token?client=spaceport", None)["token"]
         self._csrf = {"prefect-csrf-token": token, "prefect-csrf-client": "spaceport"}
+
+
+def age_seconds(state: Any) -> float:
+    """How long a run has been in a state, by this machine's clock."""
+    return time.time() - datetime.fromisoformat(state["timestamp"]).timestamp()
 
 
 class _Busy(Unhealthy):

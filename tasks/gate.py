@@ -17,7 +17,7 @@ from tasks.gate_judgement import Flip, Judgement, Sample, Slice, baseline_answer
 from tasks.gate_statistics import Decision
 from tasks.predictions import PREDICTIONS_FILE, Prediction, SplitRows, Truth, paired, parse_predictions, read_predictions, read_truth
 
-__all__ = ["Flip", "GateConfig", "GateVerdict", "Judgement", "Slice", "SplitRows", "gate", "verdict_file"]
+__all__ = ["Flip", "GateConfig", "GateVerdict", "Judgement", "Slice", "SplitRows", "gate", "settled", "verdict_file"]
 
 STEP, VERSION = "gate", 1
 
@@ -69,6 +69,14 @@ def gate(candidate: ModelRevision, main: Main, split: SplitRows, config: GateCon
         repeated=found is not None,
     )
     return verdict if found else _store(ledger, verdict, record, about.key)
+
+
+def settled(candidate: ModelRevision, main: Main, split: SplitRows, config: GateConfig, hub: HubClient) -> Judgement | None:
+    """The judgement that `gate` would come to without asking any model; None when it must predict. Writes nothing."""
+    ledger = Ledger(hub)
+    about = ledger.record_at(candidate)
+    found = _settled(ledger, candidate, about.key, main, verdict_record(candidate, main, split, config)) if about else None
+    return found.judgement if isinstance(found, GateVerdict) else found
 
 
 def verdict_file(key: str) -> str:

@@ -54,7 +54,6 @@ def publish_candidate(
             files=files,
             deletes=_stale(start, files),
             branch=ref_of(record.key),
-            parent=parent,
             guard=guard,
         )
     )

@@ -115,7 +115,7 @@ class Ledger:
                 done = self._standing(publication, record, parent) or self._commit_once(publication, record, parent)
                 break
             except Conflict:  # a rival's commit came between; without a parent of the caller's, ours goes on top of it
-                if publication.parent or attempt == REBASES - 1:
+                if publication.parent or attempt == REBASES - 1 or self.hub.head(publication.repo, publication.branch) == parent:
                     raise
         if publication.tag:
             self.tag(done.revision, record.key)

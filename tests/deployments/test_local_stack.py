@@ -103,8 +103,8 @@ def test_a_port_lost_while_starting_moves_the_server_alone(environment: dict[str
     """A stranger takes the port that the server was about to listen on: it moves, nothing of the lost try is kept, and a second `up` starts nothing."""
     try:
         with subprocess.Popen([*COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True) as starting:
-            wait_until(lambda: [line for line in marked(environment) if "server start" in line])
-            wanted = next(line for line in marked(environment) if "server start" in line).split("--port ")[1]
+            wait_until(lambda: [line for line in marked(environment) if "infra.prefect_server" in line])
+            wanted = next(line for line in marked(environment) if "infra.prefect_server" in line).split("--port ")[1]
             with socket.create_server(("127.0.0.1", int(wanted))):
                 said = starting.communicate(timeout=200)[1]
         assert starting.returncode == 0 and "is taken)" in said

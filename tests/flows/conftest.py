@@ -17,7 +17,7 @@ from infra.hub.live import read_main
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.candidates.receipt import Receipt, this_machine, train_rows
 from tasks.data_register import data_register
-from tasks.gate import gate
+from tasks.gate import GateVerdict, gate
 from tasks.promote_model import promote
 from tasks.publish_candidate import Provenance, publish_candidate
 from tasks.serving_probe import split_rows
@@ -87,6 +87,12 @@ class Project:
 
     def run(self, config: RunConfig) -> ModelRevision:
         """Every step up to promote, as the flows call them."""
+        verdict = self.judge(config)
+        assert verdict.decision == "promote", verdict.reason
+        return promote(verdict.candidate, verdict.judged_main_sha, verdict.key, self.hub).revision
+
+    def judge(self, config: RunConfig) -> GateVerdict:
+        """Every step up to the gate."""
         config = resolved_config(config)
         assert config.data
         registered = data_register(config.data, self.hub, self.folder / "work")
@@ -103,11 +109,9 @@ class Project:
         main = read_main(self.hub, Repo(repo_type="model", repo_id=config.model.repo_id))
         assert main
         predictor = predictor_of(config, columns)
-        verdict = gate(
+        return gate(
             candidate, main, split_rows(dataset, columns, self.hub), config.gate, self.hub, lambda revision: predictor.predict(revision, dataset, self.hub)
         )
-        assert verdict.decision == "promote", verdict.reason
-        return promote(candidate, main.revision.sha, verdict.key, self.hub).revision
 
 
 @pytest.fixture

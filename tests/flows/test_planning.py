@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from flows.planning import Plan, plan_run
+from tasks.promote_model import promote, roll_back
+from tasks.report import Live
 
 
 def actions(plan: Plan) -> dict[str, str]:
@@ -31,6 +33,39 @@ def test_one_changed_argument_retrains_on_the_same_dataset(done: Any) -> None:
     steps = {step.name: step for step in plan.steps}
     assert (steps["data_register"].action, steps["train_model"].action) == ("reuse", "run")
     assert steps["train_model"].changed == ("args.smoothing",)
+
+
+def test_a_candidate_that_the_gate_kept_out_is_nothing_to_do(project: Any) -> None:
+    """Its verdict is known, so no run is planned; the answer is the run's own: kept, exit code 2."""
+    project.run(project.config())
+    script = project.folder / "code" / "train.py"
+    script.write_text(script.read_text().replace('row["label"]', '"good"'))
+    verdict = project.judge(project.config())
+    plan = plan_run(project.config(), project.hub)
+    assert verdict.decision == "keep" and plan.decision == "keep" and not plan.changes and plan.commits == 0
+    assert actions(plan) == {"data_register": "reuse", "train_model": "reuse", "gate": "reuse", "promote_model": "skip", "refresh_space": "skip"}
+    report = plan.report(Live())
+    assert (report.outcome, report.exit_code) == ("kept", 2)
+
+
+def test_a_candidate_that_a_rollback_took_back_is_nothing_to_do(project: Any) -> None:
+    """A rolled-back config isn't promoted again by a run, and so none is planned; another gate asks for none either."""
+    first = project.run(project.config())
+    script = project.folder / "code" / "train.py"
+    script.write_text(script.read_text() + "\n# another one, as good\n")
+    second = project.run(project.config(gate={"margin": 0.5}))
+    roll_back(first, second, project.hub)
+    plan = plan_run(project.config(gate={"margin": 0.4}), project.hub)
+    assert plan.decision == "keep" and not plan.changes and "rollback" in plan.steps[2].why
+
+
+def test_a_verdict_whose_promotion_is_missing_plans_the_promotion(project: Any) -> None:
+    """The run died between gate and promote: the gate is reused, and main is to be moved. Afterwards nothing is."""
+    verdict = project.judge(project.config())
+    plan = plan_run(project.config(), project.hub)
+    assert (actions(plan)["gate"], actions(plan)["promote_model"], plan.changes) == ("reuse", "depends", True)
+    promote(verdict.candidate, verdict.judged_main_sha, verdict.key, project.hub)
+    assert not plan_run(project.config(), project.hub).changes
 
 
 @pytest.mark.parametrize("name", ["train.py", "predict.py", "words.py", "cleaning.py"])

@@ -71,6 +71,23 @@ def test_a_model_without_torch_is_a_model(team, tmp_path):
     assert team.hub.read_json(done.revision, "model.json") == {"word": 1.5}
 
 
+def test_a_persons_commit_on_the_branch_is_given_way_to(team, tmp_path):
+    """Somebody adds a file to the candidate's branch while its bytes go up: the candidate comes on top of it, and the file stays."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.json").write_text('{"word": 1.5}')
+    record, provenance = StepRecord.of("train_model", 1, {"team": team.namespace}), Provenance(dataset=team.dataset, dataset_digest="d")
+    theirs = []
+
+    def meanwhile():
+        if not theirs:
+            told = {"path_or_fileobj": b"ours", "path_in_repo": "notes.txt", "repo_id": team.repo.repo_id, "revision": f"spaceport/{record.key}"}
+            theirs.append(team.hub.api.upload_file(**told).oid)
+
+    done = publish_candidate(tmp_path / "out", None, {}, record, provenance, team.config, team.hub, guard=meanwhile)
+    assert team.commits(f"spaceport/{record.key}")[:2] == [done.revision.sha, theirs[0]]
+    assert team.hub.read_bytes(done.revision, "notes.txt") == b"ours"
+
+
 def test_the_scripts_own_readme_stays_below_ours(team):
     """What the training wrote about itself is kept, inside the part that promotion carries over; our keys win over its keys."""
     readme = b"---\nlicense: other\nwidget:\n- text: hi\n---\n# Trained with care\n"

@@ -8,13 +8,12 @@ Only runs that were seen on this machine are judged; of others this machine know
 import argparse
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from infra.compute.process.presence import file_of, forget_old, holder_of
 from infra.errors import SpaceportError
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import PrefectApi, age_seconds
 from infra.settings import Settings
 
 EVERY_SECONDS = 15.0
@@ -36,7 +35,7 @@ def reconcile(api: PrefectApi, home: Path, settle_seconds: float = SETTLE_SECOND
 
 def restore_retries(api: PrefectApi, home: Path) -> list[str]:
     """Put back on the schedule what a late report took off it: a run that nobody has started since its retry can't have crashed again."""
-    crashed = [run for run in api.find_runs(states=("CRASHED",), limit=20) if _age_seconds(run["state"]) < LATE_SECONDS]
+    crashed = [run for run in api.find_runs(states=("CRASHED",), limit=20) if age_seconds(run["state"]) < LATE_SECONDS]
     undone = [run for run in crashed if (run["state"]["message"] or "").startswith(LATE_REPORT) and _was_retried(api, home, run)]
     return [run["id"] for run in undone if api.retry_run(run["id"], "retried; the report of the crash before it came late", only_from=run["state"]["id"])]
 
@@ -50,11 +49,7 @@ def _was_retried(api: PrefectApi, home: Path, run: Any) -> bool:
 def _open_runs(api: PrefectApi) -> list[Any]:
     """What Prefect takes for alive; a run that is only just being started is left alone."""
     found = api.find_runs(states=("RUNNING", "CANCELLING", "PENDING"))
-    return [run for run in found if run["state"]["type"] != "PENDING" or _age_seconds(run["state"]) > PENDING_SECONDS]
-
-
-def _age_seconds(state: Any) -> float:
-    return time.time() - datetime.fromisoformat(state["timestamp"]).timestamp()
+    return [run for run in found if run["state"]["type"] != "PENDING" or age_seconds(run["state"]) > PENDING_SECONDS]
 
 
 def _is_gone(home: Path, run_id: str) -> bool:
