@@ -19,7 +19,7 @@ async def register_deployments(manifest: str) -> list[str]:
     async with get_client() as client:
         for pool in sorted({entry["work_pool"]["name"] for entry in described["deployments"]}):
             await _ensure_pool(client, pool)
-        return [await _register(client, entry, described["pull"]) for entry in described["deployments"]]
+        return [await _register(client, entry) for entry in described["deployments"]]
 
 
 async def _ensure_pool(client: Any, name: str) -> None:
@@ -34,7 +34,7 @@ async def _ensure_pool(client: Any, name: str) -> None:
         return
 
 
-async def _register(client: Any, entry: dict[str, Any], pull: list[dict[str, Any]]) -> str:
+async def _register(client: Any, entry: dict[str, Any]) -> str:
     from prefect.utilities.callables import parameter_schema
 
     module, _, name = entry["entrypoint"].rpartition(".")
@@ -48,7 +48,7 @@ async def _register(client: Any, entry: dict[str, Any], pull: list[dict[str, Any
         tags=entry["tags"],
         work_pool_name=entry["work_pool"]["name"],
         parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
-        pull_steps=pull,
+        pull_steps=[],
         job_variables=entry["work_pool"].get("job_variables", {}),
         enforce_parameter_schema=True,
     )

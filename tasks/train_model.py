@@ -8,7 +8,7 @@ await predict(model_folder, data, config, columns, work, "test", where)
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 from infra.compute import contract
 from infra.compute.process.environment import script_environment
-from infra.compute.process.run import Progress, run_script, script_name
+from infra.compute.process.run import Progress, ScriptResult, run_script, script_name
 from infra.errors import BadInput, Conflict
 from infra.hub.reading_endpoint import DatasetAddress
 from infra.revisions import Frozen
-from infra.storage.checkpoints import CheckpointStore
+from infra.storage.checkpoints import Attempt, CheckpointStore
 from infra.storage.head import Ticket
 from tasks.predictions import read_predictions
 from tasks.recipes.registry import RECIPES
@@ -70,13 +70,12 @@ async def train(
     `owner` is who the running script is said to belong to.
     Raises the error that the script's end stands for; BadInput for an output that can't be published.
     """
-    command = _command(config, "train")
-    folder = _folder(config, work)
-    rows = data if isinstance(data, Path) else test
+    command, folder = _command(config, "train"), _folder(config, work)
+    rows, streamed = (data, None) if isinstance(data, Path) else (test, data)
     with _alone(work):
         output, predictions = _empty(work / "output"), _forget(work / "predictions.jsonl")
         told = {
-            contract.DATA: data.uri if isinstance(data, DatasetAddress) else str(data),
+            contract.DATA: streamed.uri if streamed else str(data),
             contract.BASE: str(base or ""),
             contract.CONFIG: str(_write_config(config, columns, work)),
             contract.CHECKPOINTS: str(work / "checkpoints"),
@@ -84,21 +83,8 @@ async def train(
             contract.PREDICTIONS: str(predictions),
             contract.GRACE_SECONDS: str(config.grace_seconds),
         }
-        say = on_line or (lambda line: None)
-        attempt, lease_seconds = await start_attempt(store, config.max_hours, work, say, owner) if store else (None, left_seconds(config.max_hours, 0))
-        script = partial(
-            run_script,
-            command,
-            _environment(config, told, data if isinstance(data, DatasetAddress) else None),
-            folder,
-            on_line=on_line,
-            on_progress=on_progress,
-            grace_seconds=config.grace_seconds,
-            lease_seconds=lease_seconds,
-            owner=owner,
-            secrets=config.secrets,
-        )
-        ran = await (run_attempt(attempt, script, work, say, counts_renamed=config.recipe is None) if attempt else script())
+        script = partial(run_script, command, _environment(config, told, streamed), folder, on_line=on_line, on_progress=on_progress, owner=owner)
+        ran, attempt = await _run_once(script, config, work, store, owner, on_line or (lambda line: None))
         who = script_name(command, folder)
         metrics = read_metrics(output, who)
         check_model(output, who, needs_safetensors=config.recipe is not None)
@@ -117,6 +103,18 @@ async def train(
         max_rss_bytes=ran.max_rss_bytes,
         attempt=attempt.ticket if attempt else None,
     )
+
+
+async def _run_once(
+    script: Callable[..., Awaitable[ScriptResult]], config: TrainConfig, work: Path, store: CheckpointStore | None, owner: str, say: Listener
+) -> tuple[ScriptResult, Attempt | None]:
+    """The script, within what is left of its hours; with a store as an attempt that may be superseded."""
+    limits = {"grace_seconds": config.grace_seconds, "secrets": config.secrets}
+    if store is None:
+        return await script(**limits, lease_seconds=left_seconds(config.max_hours, 0)), None
+    attempt, lease_seconds = await start_attempt(store, config.max_hours, work, say, owner)
+    limited = partial(script, **limits, lease_seconds=lease_seconds)
+    return await run_attempt(attempt, limited, work, say, counts_renamed=config.recipe is None), attempt
 
 
 async def predict(

@@ -13,8 +13,6 @@ from infra.storage.mirror import Mirror, resume
 # A superseded script gets SIGTERM and so long; what it could still seal doesn't count, so its own grace means nothing.
 SUPERSEDED_GRACE_SECONDS = 5.0
 
-Script = Callable[[float | None], Awaitable[ScriptResult]]  # given the seconds that it may run
-
 
 def left_seconds(max_hours: float | None, spent_seconds: float) -> float | None:
     """What all attempts before have left of the budget; None without one. Raises QuotaExceeded when nothing is."""
