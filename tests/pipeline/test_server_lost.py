@@ -143,25 +143,6 @@ def test_a_server_that_is_away_loses_nothing(work: Any, server: Server) -> None:
     assert work.api.read_run(run)["run_count"] == 1
 
 
-def test_with_a_new_database_the_living_training_is_found(on_sqlite: None, work: Any, server: Server) -> None:
-    """Prefect's database is deleted and made anew under a running training: a new pipeline run waits for that very training, and goes on from its candidate."""
-    run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
-    server.kill()
-    server.forget_everything()
-    server.start()
-    stack_environment = work.spaceport.environment | {"PREFECT_API_URL": work.api.url, "PREFECT_API_AUTH_STRING": work.spaceport.key("prefect")}
-    registered = [sys.executable, "-m", "deployments.registry"]
-    work.wait_until(lambda: subprocess.run(registered, env=stack_environment, cwd="/", capture_output=True, timeout=120, check=False).returncode == 0)
-    again = work.start("b")
-    work.wait_until(lambda: work.children() and any("is at this work already" in line["message"] for line in work.api.logs([work.children()[0]["id"]])))
-    assert len(work.starts) == 1
-    work.go()
-    assert work.ends(again) == "COMPLETED" and work.follow("b")["outcome"] == "promoted"
-    assert len(work.starts) == 1
-    assert work.spaceport("run", str(work.config))[1]["outcome"] == "unchanged"
-
-
 def test_when_everything_died_the_runs_say_so_and_go_on_by_a_retry(on_sqlite: None, work: Any, server: Server) -> None:
     """Server, worker and all run processes killed at once, then `spaceport up`: pipeline and training are Crashed, Retry goes on, training is resumed once."""
     run = work.start("a")
@@ -195,3 +176,23 @@ def test_ten_at_once_train_once_and_all_tell_the_truth(on_sqlite: None, work: An
         assert len({report["live"]["model"] for _, report, _ in answers}) == 1
         assert len(work.starts) == 1 and len(work.children()) == 1
         assert set(work.keys().values()) == {1}
+
+
+# The last one: events of runs that the new database doesn't know hold up Prefect's recording of task runs for minutes (3.9.1, 2026-11).
+def test_with_a_new_database_the_living_training_is_found(on_sqlite: None, work: Any, server: Server) -> None:
+    """Prefect's database is deleted and made anew under a running training: a new pipeline run waits for that very training, and goes on from its candidate."""
+    run = work.start("a")
+    work.wait_until(lambda: work.waits(run) and work.starts)
+    server.kill()
+    server.forget_everything()
+    server.start()
+    stack_environment = work.spaceport.environment | {"PREFECT_API_URL": work.api.url, "PREFECT_API_AUTH_STRING": work.spaceport.key("prefect")}
+    registered = [sys.executable, "-m", "deployments.registry"]
+    work.wait_until(lambda: subprocess.run(registered, env=stack_environment, cwd="/", capture_output=True, timeout=120, check=False).returncode == 0)
+    again = work.start("b")
+    work.wait_until(lambda: work.children() and any("is at this work already" in line["message"] for line in work.api.logs([work.children()[0]["id"]])))
+    assert len(work.starts) == 1
+    work.go()
+    assert work.ends(again) == "COMPLETED" and work.follow("b")["outcome"] == "promoted"
+    assert len(work.starts) == 1
+    assert work.spaceport("run", str(work.config))[1]["outcome"] == "unchanged"
