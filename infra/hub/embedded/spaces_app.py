@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "OMP_NUM_THREADS")
 PROBE_SECONDS = 0.1
 ANSWER_SECONDS = 10.0
-STOP_SECONDS = 5.0  # the guard kills after 2
+GRACE_SECONDS, STOP_SECONDS = 2.0, 5.0  # the guard kills after the first
 
 
 class App:
@@ -34,7 +34,7 @@ class App:
         command = static if card.sdk == "static" else [card.app_file]
         starting = asyncio.create_task(
             asyncio.create_subprocess_exec(
-                *[sys.executable, "-I", "-S", str(HERE / "spaces_guard.py"), sys.executable, *command],
+                *[sys.executable, "-I", "-S", str(HERE / "spaces_guard.py"), str(GRACE_SECONDS), sys.executable, *command],
                 cwd=folder,
                 env={**environment, "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)},
                 stdin=asyncio.subprocess.PIPE,

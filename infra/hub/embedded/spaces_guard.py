@@ -1,4 +1,4 @@
-"""Runs one app and ends it, with everything the app started, when standard input closes.
+"""Runs one app or Job (`spaces_guard.py GRACE_SECONDS COMMAND…`) and ends it, with everything it started, when standard input closes.
 
 The hub holds the other end of that pipe, so its death by any means, kill -9 included, ends the app. Standard library only; works on Linux and macOS.
 """
@@ -10,14 +10,13 @@ import subprocess
 import sys
 import threading
 
-GRACE_SECONDS = 2.0
-
 
 def main() -> int:
     """Run the command given as arguments; return its exit code, 128 + N for signal N."""
+    grace_seconds, command = float(sys.argv[1]), sys.argv[2:]
     last_wish = _die_with_parent if sys.platform == "linux" else None
-    app = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, process_group=0, preexec_fn=last_wish)  # noqa: PLW1509 - no thread runs yet
-    threading.Thread(target=_end_with_stdin, args=(app,), daemon=True).start()
+    app = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=last_wish)  # noqa: PLW1509 - no thread runs yet
+    threading.Thread(target=_end_with_stdin, args=(app, grace_seconds), daemon=True).start()
     code = app.wait()
     _signal_group(app.pid, signal.SIGKILL)  # what the app started itself must not outlive it
     return code if code >= 0 else 128 - code
@@ -30,13 +29,13 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _end_with_stdin(app: "subprocess.Popen[bytes]") -> None:
+def _end_with_stdin(app: "subprocess.Popen[bytes]", grace_seconds: float) -> None:
     with contextlib.suppress(OSError):
         while os.read(0, 1024):
             pass
     _signal_group(app.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        app.wait(GRACE_SECONDS)
+        app.wait(grace_seconds)
     _signal_group(app.pid, signal.SIGKILL)
 
 

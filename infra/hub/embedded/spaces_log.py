@@ -1,4 +1,4 @@
-"""The build or run log of one Space, as `/logs/build` and `/logs/run` answer it."""
+"""The log of a Space's build or app, or of a Job, as `/logs` answers it."""
 
 from collections import deque
 from datetime import UTC, datetime
@@ -20,16 +20,22 @@ class LogBook:
 
     def __init__(self) -> None:
         self._lines: deque[LogLine] = deque(maxlen=KEPT_LINES)
+        self.written = 0  # lines so far, those that are no longer kept too
 
     def write(self, text: str) -> None:
         """Add a line or several."""
         now = stamp(datetime.now(UTC))
         for line in text.splitlines() or [""]:
             self._lines.append({"data": line[:LONGEST_LINE] + "\n", "timestamp": now})
+            self.written += 1
 
     def lines(self) -> list[LogLine]:
         """What is kept, oldest first."""
         return list(self._lines)
+
+    def since(self, line: int) -> list[LogLine]:
+        """What is kept of the lines from a number on."""
+        return list(self._lines)[max(0, line - (self.written - len(self._lines))) :]
 
 
 def stamp(moment: datetime) -> str:
