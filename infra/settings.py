@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     checkpoint_store: str | None = Field(
         None,
         validation_alias="SPACEPORT_CHECKPOINT_STORE",
-        description="A folder, or s3://bucket/prefix, that sealed checkpoints are kept in; none means: below SPACEPORT_HOME, on this machine.",
+        description="A folder, s3://bucket/prefix or hf://my-org/repo that sealed checkpoints are kept in; none means: below SPACEPORT_HOME, on this machine.",
     )
 
     @property

@@ -1,6 +1,6 @@
-"""Sealed checkpoints outside the machine, in a folder or on S3, behind one head object that decides everything.
+"""Sealed checkpoints outside the machine, in a folder, on S3 or on the Hub, behind one head object that decides everything.
 
-store = open_store("s3://bucket/checkpoints", key)    # or a folder
+store = open_store("s3://bucket/checkpoints", key)    # or a folder, or hf://team/checkpoints
 attempt = store.take("host-1")                         # moves the head: every older attempt is superseded now
 attempt.newest(folder)                                 # the newest checkpoint that is whole, restored; None for none
 attempt.seal(folder / "checkpoint-200")                # the files first, then the head moves: only now it counts
@@ -36,8 +36,9 @@ _PLACE = re.compile(r"(\d{6})-\d{6}")
 class CheckpointStore:
     """The sealed checkpoints of one piece of work."""
 
-    def __init__(self, shelf: Shelf, keep: int = KEEP, beat_seconds: float = BEAT_SECONDS) -> None:
+    def __init__(self, shelf: Shelf, keep: int = KEEP, beat_seconds: float = BEAT_SECONDS, record_seconds: float = 0.0) -> None:
         self.shelf, self.keep, self.beat_seconds = shelf, max(1, keep), beat_seconds
+        self.record_seconds = record_seconds  # where moving the head is dear: how many more seconds must be used until that is worth a move
 
     def head(self) -> Head:
         """What the store says now."""
@@ -151,14 +152,18 @@ class Attempt:
         return None
 
     def spend(self, seconds: float) -> None:
-        """Record how many seconds this attempt has used so far. Raises Superseded."""
-        self._move(lambda: {"spent_seconds": self.spent_before_seconds + seconds})
+        """Record how many seconds this attempt has used so far, or only look where that isn't worth a move yet. Raises Superseded."""
+        if seconds - (self._head.spent_seconds - self.spent_before_seconds) < self._store.record_seconds:
+            self.check()
+        else:
+            self._move(lambda: {"spent_seconds": self.spent_before_seconds + seconds})
 
     def check(self) -> None:
         """Raise Superseded unless this is still the newest attempt."""
         head, _ = self._store._read()
         if not self._is_ours(head):
-            raise self._superseded(head)
+            self._lost = self._superseded(head)
+            raise self._lost
 
     def finish(self, receipt: dict[str, JsonValue] | None = None) -> None:
         """The work is published: drop its checkpoints and its bill. The head stays, so that an older attempt still finds itself superseded."""
@@ -211,15 +216,19 @@ class Attempt:
 
 
 def open_store(uri: str, key: str, keep: int = KEEP, beat_seconds: float = BEAT_SECONDS) -> CheckpointStore:
-    """The store of one piece of work, below a folder or an `s3://bucket/prefix`. Nothing is asked or made yet."""
+    """The store of one piece of work, below a folder, an `s3://bucket/prefix` or in a repo `hf://team/name`. Nothing is asked or made yet."""
     if not _KEY.fullmatch(key):
         raise BadInput(f"checkpoint store: {key[:80]!r} can't be a key. Use letters, digits, dots, dashes.")
     if uri.startswith("s3://"):
         from infra.storage.checkpoints_s3 import S3Shelf
 
         return CheckpointStore(S3Shelf(uri, key), keep, beat_seconds)
+    if uri.startswith("hf://"):
+        from infra.storage.checkpoints_hub import RECORD_SECONDS, HubShelf
+
+        return CheckpointStore(HubShelf(uri, key), keep, beat_seconds, RECORD_SECONDS)
     if "://" in uri:
-        raise BadInput(f"checkpoint store {uri!r}: {uri.split(':')[0]}:// can't be written. Give a folder or s3://bucket/prefix.")
+        raise BadInput(f"checkpoint store {uri!r}: {uri.split(':')[0]}:// can't be written. Give a folder, s3://bucket/prefix or hf://my-org/checkpoints.")
     from infra.storage.checkpoints_folder import FolderShelf
 
     return CheckpointStore(FolderShelf(Path(uri).expanduser(), key), keep, beat_seconds)

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInput, Conflict, Unauthorized, Unhealthy
+from infra.hub.client import HubClient
+from infra.revisions import Repo
+from infra.storage import checkpoints_hub
 from infra.storage.checkpoints import open_store
-from infra.storage.checkpoints_folder import FolderShelf
 from infra.storage.checkpoints_s3 import PART_BYTES, S3Shelf
 from infra.storage.head import Superseded
 from infra.storage.sealed import SealedFolder
@@ -63,11 +65,40 @@ class S3Objects:
         self.client.delete_object(Bucket=self.bucket, Key=self.root + name)
 
 
-@pytest.fixture(params=["folder", "s3"])
-def objects(request, tmp_path):
+class HubObjects:
+    """What lies in a branch of a Hub repo, seen from outside."""
+
+    def __init__(self, hub, repo_id: str) -> None:
+        self.uri, self.api = f"hf://{repo_id}", hub.api()
+        self.where = {"repo_id": repo_id, "revision": f"checkpoints/{KEY}"}
+
+    def names(self) -> set[str]:
+        return set(self.api.list_repo_files(**self.where)) - {".gitattributes"}
+
+    def read(self, name: str) -> bytes:
+        return HubClient(self.api).read_bytes(Repo(repo_type="model", repo_id=self.where["repo_id"]).at(self._sha()), name)
+
+    def write(self, name: str, body: bytes) -> None:
+        self.api.upload_file(path_or_fileobj=body, path_in_repo=name, **self.where)
+
+    def remove(self, name: str) -> None:
+        self.api.delete_file(name, **self.where)
+
+    def _sha(self) -> str:
+        return self.api.repo_info(**self.where).sha
+
+
+@pytest.fixture(params=["folder", "s3", "hub"])
+def objects(request, tmp_path, monkeypatch):
     """A store's objects, from outside."""
     if request.param == "folder":
         return FolderObjects(tmp_path / "store")
+    if request.param == "hub":
+        monkeypatch.setattr(checkpoints_hub, "RECORD_SECONDS", 0.0)  # that it records rarely is a promise of its own
+        hub = request.getfixturevalue("hub")
+        for name, value in hub.environment.items():
+            monkeypatch.setenv(name, value)
+        return HubObjects(hub, f"{request.getfixturevalue('hub_namespace')}/checkpoints")
     return S3Objects(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
 
 
@@ -223,7 +254,7 @@ class Between:
 
 
 def shelf_of(objects):
-    return S3Shelf(objects.uri, KEY) if objects.uri.startswith("s3://") else FolderShelf(Path(objects.uri), KEY)
+    return open_store(objects.uri, KEY).shelf
 
 
 @pytest.mark.parametrize("sealed_too", [True, False])
@@ -237,7 +268,7 @@ def test_an_attempt_that_wakes_up_inside_its_seal_is_too_late(store, objects, tm
         if sealed_too:
             new.seal(write(tmp_path, 20))
 
-    old._store.shelf = Between(shelf_of(objects), meanwhile)
+    old._store.shelf = Between(old._store.shelf, meanwhile)
     with pytest.raises(Superseded, match="successor"):
         old.seal(write(tmp_path, 30))
     assert [entry.name for entry in store.head().sealed] == ["checkpoint-20", "checkpoint-1"][not sealed_too :]
@@ -341,7 +372,7 @@ class Forgets:
 
 def test_a_lost_answer_that_the_client_repeats_is_done_once(store, objects, tmp_path):
     """The head says by whom it was moved, so a refusal of one's own repeated move is a success."""
-    store.shelf = Forgets(shelf_of(objects), "repeat")
+    store.shelf = Forgets(store.shelf, "repeat")
     attempt = store.take()
     assert attempt.number == 1
     store.shelf.error = "repeat"
@@ -352,7 +383,7 @@ def test_a_lost_answer_that_the_client_repeats_is_done_once(store, objects, tmp_
 def test_a_seal_of_unknown_outcome_loses_nothing(store, objects, tmp_path):
     """The head moved and the answer was an error: its parts stay, and the next seal goes on from there."""
     attempt = store.take()
-    attempt._shelf = store.shelf = Forgets(shelf_of(objects), Unhealthy("no answer"))
+    attempt._shelf = store.shelf = Forgets(store.shelf, Unhealthy("no answer"))
     with pytest.raises(Unhealthy):
         attempt.seal(write(tmp_path, 1))
     assert store.take().newest(tmp_path / "there").name == "checkpoint-1"
@@ -361,7 +392,7 @@ def test_a_seal_of_unknown_outcome_loses_nothing(store, objects, tmp_path):
 def test_a_seal_goes_on_from_a_head_it_did_not_hear_of(store, objects, tmp_path):
     """The same attempt's next seal keeps the one whose answer was lost."""
     attempt = store.take()
-    store.shelf = Forgets(shelf_of(objects), Unhealthy("no answer"))
+    store.shelf = Forgets(store.shelf, Unhealthy("no answer"))
     with pytest.raises(Unhealthy):
         attempt.seal(write(tmp_path, 1))
     attempt.seal(write(tmp_path, 2))
@@ -393,8 +424,8 @@ def test_racing_attempts_each_get_a_number_and_one_is_the_newest(objects):
 
 def _killed(uri: str, checkpoint: Path, after_parts: int) -> None:
     """Seal, and die by kill -9 before the part or head move of this number."""
-    shelf = S3Shelf(uri, KEY) if uri.startswith("s3://") else FolderShelf(Path(uri), KEY)
     store = open_store(uri, KEY)
+    shelf = store.shelf
     attempt = store.take("to be killed")
     calls = iter(range(99))
 
@@ -451,7 +482,7 @@ def test_seconds_of_all_attempts_add_up(store, objects, tmp_path):
 def test_seconds_are_recorded_while_a_seal_goes_on(store, objects, tmp_path):
     """A long upload doesn't keep the head from moving, and the seal counts on top of that move."""
     attempt = store.take()
-    attempt._shelf = Between(shelf_of(objects), lambda: None)
+    attempt._shelf = Between(store.shelf, lambda: None)
     put = attempt._shelf.shelf.put
     attempt._shelf.put = lambda *told: (attempt.spend(5), put(*told))
     attempt.seal(write(tmp_path, 1))
@@ -597,3 +628,32 @@ def test_a_large_checkpoint_needs_little_memory(s3, bucket, tmp_path, size):
     child.join(60)
     assert (tmp_path / "there" / "checkpoint-1" / "model.safetensors").stat().st_size == size
     assert grown < 190 << 20
+
+
+@pytest.mark.parametrize("objects", ["hub"], indirect=True)
+def test_on_the_hub_seconds_are_recorded_rarely_and_a_newer_attempt_is_heard_of_at_once(objects, monkeypatch, tmp_path):
+    """Some hundred commits an hour are allowed there: a beat is a look, and a commit only every ten minutes; a superseded attempt learns it all the same."""
+    monkeypatch.setattr(checkpoints_hub, "RECORD_SECONDS", 600.0)
+    store = open_store(objects.uri, KEY)
+    attempt = store.take()
+    commits = lambda: len(objects.api.list_repo_commits(**objects.where))  # noqa: E731
+    before = commits()
+    for seconds in (20, 40, 599):
+        attempt.spend(seconds)
+    assert commits() == before and store.head().spent_seconds == 0
+    attempt.spend(600)
+    attempt.spend(700)
+    assert commits() == before + 1 and store.head().spent_seconds == 600
+    store.take("successor")
+    with pytest.raises(Superseded, match="successor"):
+        attempt.spend(720)
+
+
+@pytest.mark.parametrize("objects", ["hub"], indirect=True)
+def test_on_the_hub_a_seal_is_one_commit_in_a_private_repo(store, objects, tmp_path):
+    """Files and head come in one commit, so nobody ever sees one without the other."""
+    attempt = store.take()
+    before = len(objects.api.list_repo_commits(**objects.where))
+    attempt.seal(write(tmp_path, 1))
+    assert len(objects.api.list_repo_commits(**objects.where)) == before + 1
+    assert objects.api.model_info(objects.where["repo_id"]).private is True
