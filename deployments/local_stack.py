@@ -3,12 +3,14 @@
 What is named in the environment is used instead: with `HF_ENDPOINT` set no Hub is started, with `PREFECT_API_URL` set no server.
 """
 
+import contextlib
 import fcntl
 import shutil
+from collections.abc import Iterator
 
 from deployments.local_environment import Stack, connected, environment_with
 from deployments.local_keys import LocalKeys
-from deployments.local_start import LocalStart, Say
+from deployments.local_start import LocalStart, Say, worker_name
 from infra import daemons
 from infra.settings import Settings
 
@@ -31,9 +33,7 @@ class LocalStack:
 
     def up(self) -> Stack:
         """Start what isn't running and return when all of it answers. A failure or Ctrl-C ends what this call started."""
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (self.home / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits, and finds what the first one started
+        with self._locked():
             found = self.find()
             if found.alive:
                 return found
@@ -47,6 +47,14 @@ class LocalStack:
                 self._forget()
                 raise
             return self.find()
+
+    def have_worker(self, target: str) -> None:
+        """A worker for this target on a running stack of ours. The one for `process` is part of the stack; the others come when they are asked for."""
+        with self._locked():
+            found = self.find()
+            if found.alive and found.prefect_api_url and not found.named(worker_name(target)):
+                self.say(f"worker  for target {target}")
+                LocalStart(self.settings, self.keys, self.say, self._save, found.daemons).worker_for(target, found)
 
     def down(self) -> list[str]:
         """End the worker, the server and the Hub with everything they started; returns their names."""
@@ -63,6 +71,13 @@ class LocalStack:
     def environment(self, stack: Stack) -> dict[str, str]:
         """The environment of a program that works with this stack."""
         return environment_with(self.connected(stack), stack)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (self.home / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second `up` waits, and finds what the first one started
+            yield
 
     def _save(self, stack: Stack) -> None:
         self._file.write_text(stack.model_dump_json(indent=1))

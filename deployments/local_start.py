@@ -78,6 +78,16 @@ class LocalStart:
         self._save(stack)
         return True
 
+    def worker_for(self, target: str, stack: Stack) -> None:
+        """A worker more, for another target than this machine's processes."""
+        worker = self._worker(stack, target)
+        try:
+            daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack, target), WORKER_TIMEOUT_SECONDS)
+        except BaseException:
+            daemons.stop([worker])
+            raise
+        self._save(stack)
+
     def _engines(self, stack: Stack) -> None:
         """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
         command = [sys.executable, "-m", "infra.compute.process.preloaded", str(stack.engine_socket), *FLOW_MODULES]
@@ -152,10 +162,11 @@ class LocalStart:
             return url
         raise AssertionError("unreachable")
 
-    def _worker(self, stack: Stack) -> Daemon:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
+    def _worker(self, stack: Stack, target: str = "process") -> Daemon:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", target, "--type", target, "--name", WORKER_NAME]
         environment = self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5", SOCKET_VARIABLE: str(stack.engine_socket)}
-        worker = daemons.start("worker", command, environment, self.logs / "worker.log")
+        name = worker_name(target)
+        worker = daemons.start(name, command, environment, self.logs / f"{name}.log")
         self._note(worker)
         return worker
 
@@ -166,12 +177,12 @@ class LocalStart:
             (self.logs / "registry.log").write_text(done.stdout + done.stderr)
             raise Unhealthy(f"the deployments could not be registered (log: {self.logs / 'registry.log'})")
 
-    def _worker_is_online(self, stack: Stack) -> bool:
+    def _worker_is_online(self, stack: Stack, target: str = "process") -> bool:
         settings = connected(self.settings, self.keys, stack)
         if not settings.prefect_api_url:
             return False
         with contextlib.suppress(Unhealthy, BadInput):  # BadInput: the pool is not there yet
-            workers = PrefectApi.from_settings(settings).call("POST", "/work_pools/process/workers/filter", {})
+            workers = PrefectApi.from_settings(settings).call("POST", f"/work_pools/{target}/workers/filter", {})
             return any(worker["name"] == WORKER_NAME and worker["status"] == "ONLINE" for worker in workers)
         return False
 
@@ -187,6 +198,11 @@ class LocalStart:
 
     def _save(self, stack: Stack) -> None:
         self.save(stack.model_copy(update={"daemons": tuple(self.started)}))
+
+
+def worker_name(target: str) -> str:
+    """What the stack calls the worker of a target."""
+    return "worker" if target == "process" else f"worker-{target}"
 
 
 def _answers(url: str, authorization: str) -> bool:

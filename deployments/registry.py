@@ -9,6 +9,11 @@ import yaml
 from infra.settings import PROJECT
 
 MANIFEST = PROJECT / "prefect.yaml"
+# Pools bear the name of their worker's type: module and class of the worker, and what the UI says of it.
+POOLS = {
+    "process": ("prefect.workers.process", "ProcessWorker", "Processes on this machine."),
+    "hf-jobs": ("infra.compute.hf_jobs.worker", "HfJobsWorker", "One Hugging Face Job per training. Image, hardware and namespace are the pool's."),
+}
 
 
 async def register_deployments(manifest: str) -> list[str]:
@@ -25,9 +30,10 @@ async def register_deployments(manifest: str) -> list[str]:
 async def _ensure_pool(client: Any, name: str) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
-    from prefect.workers.process import ProcessWorker
 
-    pool = WorkPoolCreate(name=name, type="process", base_job_template=ProcessWorker.get_default_base_job_template(), description="Processes on this machine.")
+    module, worker, description = POOLS[name]
+    template = getattr(import_module(module), worker).get_default_base_job_template()
+    pool = WorkPoolCreate(name=name, type=name, base_job_template=template, description=description)
     try:
         await client.create_work_pool(pool)
     except ObjectAlreadyExists:

@@ -65,6 +65,8 @@ def run(
         found = _unchanged(config)
         if found:
             return ended(None, found, json)
+    if config.target != "process":
+        LocalStack(say=say).have_worker(config.target)
     api = PrefectApi.from_settings(settings)
     triggered = trigger(api, config, key, git_commit(files[0].resolve().parent) if files else None)
     if detach:

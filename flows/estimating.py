@@ -12,7 +12,7 @@ from tasks.candidates.receipt import Receipt, read_receipt
 from tasks.data_register import read_report
 from tasks.publish_candidate import CONFIG_FILE
 
-USD_PER_HOUR: Mapping[Target, float] = {"process": 0.0}
+USD_PER_HOUR: Mapping[Target, float] = {"process": 0.0}  # of rented machines the pool decides what they are, and so what they cost
 
 
 class Estimate(Frozen):
@@ -34,7 +34,9 @@ def estimate_training(config: RunConfig, dataset: DatasetRevision | None, hub: H
     rows = _rows(dataset, hub)
     times = _ratio(rows, receipt.train_rows) * _ratio(config.train.args.get("epochs"), (before.get("train") or {}).get("args", {}).get("epochs"))
     seconds = receipt.seconds * times
-    return Estimate(minutes=round(seconds / 60, 1), usd=round(seconds / 3600 * USD_PER_HOUR[config.target], 2), basis=_basis(receipt))
+    price = USD_PER_HOUR.get(config.target)
+    usd = None if price is None else round(seconds / 3600 * price, 2)
+    return Estimate(minutes=round(seconds / 60, 1), usd=usd, basis=_basis(receipt))
 
 
 def _basis(receipt: Receipt) -> str:

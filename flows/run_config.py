@@ -14,7 +14,7 @@ from tasks.publish_candidate import ModelConfig
 from tasks.refresh_space import SpaceConfig
 from tasks.train_model import TrainConfig
 
-Target = Literal["process"]
+Target = Literal["process", "hf-jobs"]
 
 
 def _as_dataset_revision(text: str | None) -> str | None:
@@ -34,7 +34,9 @@ class RunConfig(Frozen):
     name: Annotated[str, matching(r"[\w. -]{1,80}", "1 to 80 letters, digits, spaces, dots, _ or -")] = Field(
         title="Name", description="What the run is called in the UI."
     )
-    target: Target = Field("process", title="Target", description="Where training runs: process (the worker's own machine).")
+    target: Target = Field(
+        "process", title="Target", description="Where training runs: process (the worker's own machine) or hf-jobs (a rented Hugging Face Job)."
+    )
     data: DataConfig | None = Field(None, title="Data", description="Raw rows and what to make of them. Leave it out to train on an existing dataset.")
     dataset: Annotated[str | None, AfterValidator(_as_dataset_revision)] = Field(
         None, title="Dataset revision", description="An existing dataset, datasets/ns/name@SHA, instead of Data: data_register is then skipped."

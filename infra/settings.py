@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     home: Path = Field(
         default_factory=lambda: home_of(os.environ), validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files."
     )
+    jobs_namespace: str | None = Field(
+        None, validation_alias="SPACEPORT_JOBS_NAMESPACE", description="User or organisation that pays for Hugging Face Jobs; none means: the token's own user."
+    )
     checkpoint_store: str | None = Field(
         None,
         validation_alias="SPACEPORT_CHECKPOINT_STORE",

@@ -60,6 +60,11 @@ def secret_values(parent: Mapping[str, str] | None = None, names: Iterable[str] 
     return sorted((value for value in found if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
 
 
+def is_secret(name: str, value: str) -> bool:
+    """Whether a variable's name, or a password in the address that it holds, says that nobody may see it."""
+    return bool(_SECRET_NAME.search(name) or _URL_WITH_PASSWORD.search(value))
+
+
 def redacted(line: str, secrets: Iterable[str]) -> str:
     """The line with every secret value replaced."""
     for secret in secrets:
@@ -69,4 +74,4 @@ def redacted(line: str, secrets: Iterable[str]) -> str:
 
 def _may_pass(name: str, value: str) -> bool:
     listed = name in _NAMES or name.upper() in _NAMES or name.startswith(_PREFIXES)
-    return listed and not _SECRET_NAME.search(name) and not _URL_WITH_PASSWORD.search(value)
+    return listed and not is_secret(name, value)
