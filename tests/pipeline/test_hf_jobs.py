@@ -1,0 +1,156 @@
+"""Training on rented Hugging Face Jobs: the same as on this machine, and true whatever dies. On the embedded Hub, which really runs Jobs."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.compute.hf_jobs.jobs import RUN_LABEL
+from infra.compute.hf_jobs.leases import list_leased
+from infra.prefect_api import PrefectApi
+from tests.pipeline.conftest import wait_until
+
+POOL = "hf-jobs"
+LONG = ["--train.args.epochs", "20"]  # some ten seconds of training, and a good part of a minute with its checkpoints on the Hub
+
+
+@pytest.fixture(scope="module")
+def stack_environment() -> dict[str, str]:
+    """Pauses before a further try are short."""
+    return {"SPACEPORT_RETRY_PACE": "0.02"}
+
+
+@pytest.fixture
+def hub_api(spaceport: Any) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
+
+
+@pytest.fixture
+def jobs(hub_api: Any) -> Callable[..., list[Any]]:
+    """Our Jobs, newest first, of all stages or some."""
+    namespace = hub_api.whoami()["name"]
+    return lambda *stages: [job for job in hub_api.list_jobs(status=list(stages) or None, namespace=namespace) if RUN_LABEL in job.labels]
+
+
+@pytest.fixture
+def prefect(spaceport: Any) -> PrefectApi:
+    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+
+
+def weights(api: Any, repo_id: str) -> str:
+    """SHA-256 of what main serves."""
+    (found,) = api.get_paths_info(repo_id, ["model.safetensors"])
+    return str(found.lfs.sha256)
+
+
+def no_space(project: Path, repo_id: str) -> Path:
+    """The project's config for another model, without a Space."""
+    text = project.read_text().replace("acme/reviews-bert", repo_id).split("[space]")[0]
+    config = project.with_name(f"{repo_id.split('/')[1]}.toml")
+    config.write_text(text)
+    return config
+
+
+def test_a_job_trains_what_a_process_trains(spaceport: Any, project: Path, hub_api: Any, jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One Job makes the candidate; the same config on this machine then retrains nothing; for another repository it makes the same bytes; no Job is left."""
+    config = no_space(project, "acme/on-a-job")
+    code, report, said = spaceport("run", str(config), "--target", POOL)
+    assert (code, report["outcome"]) == (0, "promoted"), said
+    (job,) = jobs()
+    assert job.status.stage == "COMPLETED"
+    assert spaceport("run", str(config), "--target", "process")[1]["outcome"] == "unchanged"
+    assert spaceport("run", str(no_space(project, "acme/on-a-process")), "--target", "process")[1]["outcome"] == "promoted"
+    assert weights(hub_api, "acme/on-a-job") == weights(hub_api, "acme/on-a-process")
+    assert len(jobs()) == 1 and jobs("RUNNING", "SCHEDULING") == []
+    for name, value in {"HF_ENDPOINT": spaceport.endpoint, "HF_TOKEN": spaceport.key("hub-write")}.items():
+        monkeypatch.setenv(name, value)
+    assert [leased for leased in list_leased() if leased.target == POOL] == []
+
+
+def test_no_secret_is_in_what_the_provider_shows(spaceport: Any, jobs: Any, hub_api: Any) -> None:
+    """Neither in the Job as it is listed nor in what it said: the Hub's token and Prefect's credential reach it as secrets."""
+    (job,) = jobs()
+    request = urllib.request.Request(
+        f"{spaceport.endpoint}/api/jobs/{job.owner.name}/{job.id}", headers={"authorization": f"Bearer {spaceport.key('hub-write')}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        shown = answer.read().decode()
+    said = "".join(hub_api.fetch_job_logs(job_id=job.id, namespace=job.owner.name))
+    assert {"HF_TOKEN", "PREFECT_API_AUTH_STRING"} <= set(job.secrets)
+    canaries = [*(spaceport.key(name) for name in ("hub-write", "hub-read", "prefect")), spaceport.key("prefect").partition(":")[2]]
+    assert [canary for canary in canaries if not canary or canary in shown + said] == []
+
+
+def test_a_script_of_ones_own_is_refused_before_anything_is_rented(spaceport: Any, work: Any, jobs: Any) -> None:
+    """It isn't carried to the rented machine yet; `check` says so, and no Job is started."""
+    before = len(jobs())
+    code, report, _ = spaceport("run", str(work.config), "--target", POOL)
+    assert (code, report["error"]["kind"]) == (1, "bad input") and "recipes only" in report["error"]["message"]
+    assert len(jobs()) == before
+
+
+class Training:
+    """A pipeline run that waits for a long training on a Job."""
+
+    def __init__(self, spaceport: Any, config: Path, prefect: PrefectApi, jobs: Any) -> None:
+        self.spaceport, self.config, self.prefect, self.jobs = spaceport, config, prefect, jobs
+        self.key = config.stem
+        started = spaceport("run", str(config), "--target", POOL, *LONG, "--detach", "--key", self.key)[1]
+        self.run = str(started["flow_run"]["id"])
+        (self.job,) = wait_until(lambda: jobs("RUNNING"))
+        self.child = self.job.labels[RUN_LABEL]
+        wait_until(lambda: self.prefect.artifacts(self.child, "progress"))
+
+    def ends(self) -> dict[str, Any]:
+        """Follow it to its end; the report."""
+        return dict(self.spaceport("run", str(self.config), "--target", POOL, *LONG, "--key", self.key)[1])
+
+
+@pytest.fixture
+def training(request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, jobs: Any) -> Training:
+    return Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35]}"), prefect, jobs)
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_taken_away_is_replaced(training: Training, hub_api: Any, jobs: Any) -> None:
+    """The provider ends the Job: the pipeline starts the same training run again on another, which goes on from the sealed checkpoint."""
+    hub_api.cancel_job(job_id=training.job.id, namespace=training.job.owner.name)
+    assert training.ends()["outcome"] == "promoted"
+    mine = [job for job in jobs() if job.labels[RUN_LABEL] == training.child]
+    assert [job.status.stage for job in mine] == ["COMPLETED", "CANCELED"]
+
+
+@pytest.mark.slow
+def test_a_training_outlives_its_worker(spaceport: Any, training: Training, jobs: Any) -> None:
+    """kill -9 of the worker: the Job goes on and publishes, the pipeline promotes; nothing runs twice."""
+    daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
+    psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == f"worker-{POOL}")).kill()
+    assert training.ends()["outcome"] == "promoted"
+    assert len([job for job in jobs() if job.labels[RUN_LABEL] == training.child]) == 1
+
+
+@pytest.mark.slow
+def test_cancelling_the_pipeline_ends_the_job(training: Training, prefect: PrefectApi, jobs: Any) -> None:
+    """With the last who waits for it, the training is cancelled, and nothing is rented any more."""
+    prefect.cancel_run(training.run)
+    wait_until(lambda: jobs("RUNNING", "SCHEDULING") == [])
+    wait_until(lambda: prefect.read_run(training.child)["state"]["type"] == "CANCELLED")
+
+
+@pytest.mark.slow
+def test_hardware_that_is_never_to_be_had_is_said(spaceport: Any, project: Path, prefect: PrefectApi, jobs: Any) -> None:
+    """A Job that waits for longer than its start limit is cancelled; the run fails with kind capacity and the reason in words."""
+    deployment = prefect.deployment_id(f"train_model/{POOL}")
+    prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {"flavor": "a10g-small", "start_timeout_seconds": 4}})
+    try:
+        code, report, _ = spaceport("run", str(no_space(project, "acme/no-hardware")), "--target", POOL)
+    finally:
+        prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
+    assert (code, report["error"]["kind"]) == (1, "capacity") and "no hardware was to be had within 4 s" in report["error"]["message"]
+    assert jobs("RUNNING", "SCHEDULING") == []
