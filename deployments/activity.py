@@ -36,7 +36,7 @@ class FromRun(Frozen):
 
 def running_now(api: PrefectApi | SpaceportError) -> list[Running]:
     """Everything that is under way or waits for a worker; leased things too that belong to no such run."""
-    leases = {leased.run or leased.id: leased for leased in list_leased()}
+    leases = {leased.run or leased.id: leased for leased in list_leased(unheard=[])}  # a Hub that is away is told of elsewhere
     runs = _runs(api) if isinstance(api, PrefectApi) else []
     names = _flow_names(api, runs) if isinstance(api, PrefectApi) and runs else {}
     found = [_of_run(api, run, names, leases.pop(run["id"], None)) for run in runs if isinstance(api, PrefectApi)]
@@ -60,11 +60,16 @@ def run_that_published(api: PrefectApi | SpaceportError, model: str | None) -> F
 
 
 def offline_pools(api: PrefectApi | SpaceportError) -> list[str]:
-    """Work pools of ours without a worker that is online: what waits there, waits."""
+    """Work pools of ours whose workers are all away, or that have none while a run waits there. A pool that nobody ever served is no trouble."""
     if not isinstance(api, PrefectApi):
         return []
     pools = sorted({str(found["work_pool_name"]) for found in api.call("POST", "/deployments/filter", {"deployments": {"tags": {"all_": ["spaceport"]}}})})
-    return [pool for pool in pools if not any(worker["status"] == "ONLINE" for worker in api.call("POST", f"/work_pools/{pool}/workers/filter", {}))]
+    awaited = {str(run["work_pool_name"]) for run in _runs(api)}
+    return [pool for pool in pools if _is_offline(api.call("POST", f"/work_pools/{pool}/workers/filter", {}), awaited=pool in awaited)]
+
+
+def _is_offline(workers: Sequence[Mapping[str, Any]], awaited: bool) -> bool:
+    return (bool(workers) or awaited) and not any(worker["status"] == "ONLINE" for worker in workers)
 
 
 def _runs(api: PrefectApi) -> list[Any]:

@@ -19,6 +19,7 @@ from tasks.gate import GateVerdict
 from tasks.prefect_tasks import check_task, data_register_task, gate_task, promote_model_task, refresh_space_task, train_model_task
 from tasks.serving_probe import Predictor
 from tasks.train_model import Columns
+from tasks.training.carrying import packed
 
 GATE_TRIES = 3  # how often a rival may move the model between gate and promote
 
@@ -55,10 +56,16 @@ async def _candidate(journal: Journal, config: RunConfig, dataset: DatasetRevisi
     hub = HubClient.from_settings()
     base = await asyncio.to_thread(base_revision, config, hub)
     record = await asyncio.to_thread(training_record, config, dataset, columns, base, hub)
-    parameters = {"config": config.model_dump(mode="json"), "dataset": str(dataset), "expected_key": record.key, "git_commit": git_commit}
     model = Repo(repo_type="model", repo_id=config.model.repo_id)
+    sent = await asyncio.to_thread(_sendable, config, model, hub)
+    parameters = {"config": sent.model_dump(mode="json"), "dataset": str(dataset), "expected_key": record.key, "git_commit": git_commit}
     found: ModelRevision = await journal.step("train_model", train_model_task, f"train_model/{config.target}", parameters, record, model)
     return found
+
+
+def _sendable(config: RunConfig, model: Repo, hub: HubClient) -> RunConfig:
+    """The config for another machine, with its code on the Hub."""
+    return config if config.target == "process" else config.model_copy(update={"train": packed(config.train, model, hub)})
 
 
 async def _promoted(journal: Journal, config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, predictor: Predictor) -> ModelRevision | None:

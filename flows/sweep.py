@@ -15,22 +15,22 @@ from tasks.sweep import sweep_outlived
 
 @flow(name="sweep")
 async def sweep() -> Any:
-    """End every script, and later every pod, instance and Job, that has outlived its lease, by its provider's word alone; say what was ended."""
+    """End every script and Job, and later every pod and instance, that has outlived its lease, by its provider's word alone; say what was ended."""
     swept = await asyncio.to_thread(sweep_outlived)
     for line in swept.lines():
         get_run_logger().warning(line)
     if swept.lines():
         await acreate_markdown_artifact(key="sweep", markdown="\n".join(f"- {line}" for line in swept.lines()), description=swept.headline)
-    if swept.stuck:
-        return Failed(message=described(Unhealthy(f"{swept.headline}: {swept.stuck[0]}. End it by hand.")))
+    if swept.problems:
+        return Failed(message=described(Unhealthy(f"{swept.headline}: {swept.problems[0]}")))
     return Completed(message=swept.headline)
 
 
 def main() -> int:
-    """Sweep once without Prefect; 1 when something could not be ended."""
+    """Sweep once without Prefect; 1 when something could not be ended, or asked for."""
     swept = sweep_outlived()
     print("\n".join([*swept.lines(), swept.headline]))
-    return 1 if swept.stuck else 0
+    return 1 if swept.problems else 0
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ from infra.errors import Conflict, described
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger
 from infra.revisions import DatasetRevision, ModelRevision, Repo
+from infra.settings import Settings
 from tasks.showing import show_failure
+from tasks.training.carrying import unpacked
 from tasks.training_child import own_run_id
 from tasks.training_tasks import TrainingJob, inputs_task, publish_candidate_task, train_task
 
@@ -54,9 +56,10 @@ def _found(job: TrainingJob) -> ModelRevision | None:
 def _job(config: RunConfig, dataset: DatasetRevision, expected_key: str | None, git_commit: str | None) -> TrainingJob:
     """Everything resolved, and the key worked out again: this machine must be about to do what the pipeline asked for."""
     hub, config = HubClient.from_settings(), resolved_config(config)
+    told = config.model_dump(mode="json")
+    config = config.model_copy(update={"train": unpacked(config.train, Settings().work("code"), hub)})
     columns, base = columns_of(config, dataset, hub), base_revision(config, hub)
     record = training_record(config, dataset, columns, base, hub)
     if expected_key and record.key != expected_key:
         raise Conflict(f"this machine would train {record.key[:12]}, not {expected_key[:12]}: its code, packages or inputs differ. Bring them level.")
-    told = config.model_dump(mode="json")
     return TrainingJob(dataset=dataset, base=base, columns=columns, record=record, train=config.train, model=config.model, config=told, git_commit=git_commit)

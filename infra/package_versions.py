@@ -50,18 +50,25 @@ def distributions_of(modules: Iterable[str], lock: Mapping[str, str]) -> set[str
 
 
 def locked_versions(folder: Path) -> dict[str, str]:
-    """The versions in the nearest uv.lock, in the folder or above it up to the root of its repository."""
+    """The versions in the nearest uv.lock."""
+    lock = nearest_lock(folder)
+    if lock is None:
+        return {}
+    try:
+        packages: list[dict[str, Any]] = tomllib.loads(_names_and_versions(lock.read_text(encoding="utf-8"))).get("package", [])
+    except ValueError as error:
+        raise BadInput(f"{lock} is no lock file: {error}. Make it anew with `uv lock`.") from None
+    return {_normal(package["name"]): str(package["version"]).partition("+")[0] for package in packages if _is_ours(package)}
+
+
+def nearest_lock(folder: Path) -> Path | None:
+    """The uv.lock in the folder or above it, up to the root of its repository."""
     for place in (folder, *folder.parents):
-        lock = place / "uv.lock"
-        if lock.is_file():
-            try:
-                packages: list[dict[str, Any]] = tomllib.loads(_names_and_versions(lock.read_text(encoding="utf-8"))).get("package", [])
-            except ValueError as error:
-                raise BadInput(f"{lock} is no lock file: {error}. Make it anew with `uv lock`.") from None
-            return {_normal(package["name"]): str(package["version"]).partition("+")[0] for package in packages if _is_ours(package)}
+        if (place / "uv.lock").is_file():
+            return place / "uv.lock"
         if (place / ".git").exists():
             break
-    return {}
+    return None
 
 
 @cache

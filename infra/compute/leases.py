@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final, cast
 
+from infra.errors import SpaceportError
 from infra.revisions import Frozen
 
 TARGETS: Final[Mapping[str, str]] = {"process": "infra.compute.process.leases", "hf-jobs": "infra.compute.hf_jobs.leases"}
@@ -34,9 +35,16 @@ class Leased(Frozen):
         return f"{self.target} {self.id}{owner}, lease ended {self.expires_at:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def list_leased() -> list[Leased]:
-    """Everything that lives on a lease, on every target, soonest to end first."""
-    found = [leased for target in TARGETS for leased in cast(list[Leased], _provider(target).list_leased())]
+def list_leased(unheard: list[str] | None = None) -> list[Leased]:
+    """Everything that lives on a lease, on every target, soonest to end first. A provider that doesn't answer is noted in `unheard`, or raised."""
+    found: list[Leased] = []
+    for target in TARGETS:
+        try:
+            found += cast(list[Leased], _provider(target).list_leased())
+        except SpaceportError as error:
+            if unheard is None:
+                raise
+            unheard.append(f"{target}: {error}")
     return sorted(found, key=lambda leased: leased.expires_at)
 
 

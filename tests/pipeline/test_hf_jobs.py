@@ -87,12 +87,21 @@ def test_no_secret_is_in_what_the_provider_shows(spaceport: Any, jobs: Any, hub_
     assert [canary for canary in canaries if not canary or canary in shown + said] == []
 
 
-def test_a_script_of_ones_own_is_refused_before_anything_is_rented(spaceport: Any, work: Any, jobs: Any) -> None:
-    """It isn't carried to the rented machine yet; `check` says so, and no Job is started."""
-    before = len(jobs())
-    code, report, _ = spaceport("run", str(work.config), "--target", POOL)
-    assert (code, report["error"]["kind"]) == (1, "bad input") and "recipes only" in report["error"]["message"]
-    assert len(jobs()) == before
+def test_a_script_of_ones_own_is_carried_to_the_job(spaceport: Any, work: Any, jobs: Any, hub_api: Any, tmp_path: Path) -> None:
+    """The files that its key names come from the Hub and not from this machine; the same script on this machine retrains nothing."""
+    script = work.folder / "script.py"
+    script.write_text(
+        script.read_text().replace("folder = Path(__file__).parent", f"print('here', Path(__file__).parent)\nfolder = Path({str(work.folder)!r})")
+    )
+    (work.folder / "notes.txt").write_text("nobody imports this")
+    work.go()
+    code, report, said = spaceport("run", str(work.config), "--target", POOL)
+    assert (code, report["outcome"]) == (0, "promoted"), said
+    (branch,) = [ref.name for ref in hub_api.list_repo_refs(f"acme/{work.name}").branches if ref.name.startswith("code/")]
+    carried = [name for name in hub_api.list_repo_files(f"acme/{work.name}", revision=branch) if name.startswith(".spaceport/code/")]
+    assert carried == [".spaceport/code/script.py"]
+    assert len(work.starts) == 1 and len(jobs()) == 2
+    assert spaceport("run", str(work.config), "--target", "process")[1]["outcome"] == "unchanged"
 
 
 class Training:

@@ -128,3 +128,15 @@ async def test_a_running_script_bears_its_lease_and_its_owner(tmp_path):
     free.cancel()
     with pytest.raises(asyncio.CancelledError):
         await free
+
+
+async def test_a_provider_that_is_silent_stops_no_sweep(script, monkeypatch):
+    """The Hub can't be reached: what outlived its lease on this machine is ended all the same, and the sweep says whom it couldn't ask."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+    owner, process = script(SLACK.total_seconds() + 5)
+    swept = await asyncio.to_thread(sweep_outlived)
+    assert [leased.run for leased in swept.ended if leased.run == owner] == [owner]
+    assert len(swept.unheard) == 1 and swept.unheard[0].startswith("hf-jobs: ") and ", 1 provider(s) silent" in swept.headline
+    assert any("Sweep again" in problem for problem in swept.problems)
+    assert process.wait(60) in (0, -signal.SIGKILL)
