@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -67,6 +68,9 @@ class LocalStart:
             "worker": lambda: daemons.wait_until_ready(self._worker(stack), lambda: self._worker_is_online(stack), WORKER_TIMEOUT_SECONDS),
             "reconciler": lambda: self._reconciler(stack),
         }
+        order = list(again)
+        for name in dead.keys() - again.keys():  # workers of other targets
+            again[name] = partial(self.worker_for, name.removeprefix("worker-"), stack)
         try:
             for name in again:
                 if name in dead:
@@ -74,7 +78,7 @@ class LocalStart:
         except BaseException:
             daemons.stop(daemon for daemon in self.started if daemon not in living)
             raise
-        self.started.sort(key=lambda daemon: list(again).index(daemon.name))
+        self.started.sort(key=lambda daemon: order.index(daemon.name) if daemon.name in order else len(order))
         self._save(stack)
         return True
 

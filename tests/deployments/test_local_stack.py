@@ -78,7 +78,7 @@ def test_a_failure_while_starting_leaves_no_process_behind(environment: dict[str
 
 @pytest.mark.slow  # the slice of kills in tests/faults sees a dead worker and server brought back, too
 def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, str]) -> None:
-    """Server, Hub and worker are killed: `up` starts these three at their addresses, and the others live through it."""
+    """Server, Hub and worker are killed: `up` starts these three at their addresses, and the others live through it, also the worker of another target."""
 
     def kill(stack: Stack, *names: str) -> None:
         for daemon in stack.daemons:
@@ -87,12 +87,18 @@ def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, s
         wait_until(lambda: not any(daemon.alive for daemon in stack.daemons if daemon.name in names))
 
     try:
-        first = up(environment)
+        up(environment)
+        local = LocalStack(Settings.model_validate({"SPACEPORT_HOME": environment["SPACEPORT_HOME"]}))
+        local.have_worker("hf-jobs")
+        first = local.find()
         kill(first, "server", "hub", "worker")
         second = up(environment)
         assert second.alive and (second.prefect_api_url, second.hf_endpoint) == (first.prefect_api_url, first.hf_endpoint)
         kept = {daemon.name for daemon in first.daemons} & {daemon.name for daemon in second.daemons if daemon in first.daemons}
-        assert kept == {"engines", "reconciler"} and len(second.daemons) == len(first.daemons)
+        assert kept == {"engines", "reconciler", "worker-hf-jobs"} and len(second.daemons) == len(first.daemons)
+        kill(second, "worker-hf-jobs")
+        third = up(environment)
+        assert third.alive and third.named("worker-hf-jobs") and len(third.daemons) == len(first.daemons)
     finally:
         subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, timeout=100, check=False)
     assert marked(environment) == []
