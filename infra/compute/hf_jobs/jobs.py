@@ -25,6 +25,7 @@ class Machine(Frozen):
     id: str
     run_id: str
     stage: str
+    created_at: datetime | None = None
     said: str | None = None
     url: str = ""
     lease_ends_at: datetime | None = None
@@ -80,7 +81,7 @@ class Jobs:
 
     def living(self, run_id: str) -> Machine | None:
         """The Job of a flow run that still lives; of several, which a lost answer may leave, the oldest, and the others are ended."""
-        found = sorted(self.listed(LIVING, run_id), key=lambda machine: machine.id)
+        found = sorted(self.listed(LIVING, run_id), key=lambda machine: (machine.created_at or datetime.now(UTC), machine.id))
         for surplus in found[1:]:
             self.end(surplus.id)
         return found[0] if found else None
@@ -129,6 +130,7 @@ class Jobs:
             id=job.id,
             run_id=labels.get(RUN_LABEL, ""),
             stage=str(getattr(job.status.stage, "value", job.status.stage)),
+            created_at=job.created_at,
             said=job.status.message,
             url=job.url,
             lease_ends_at=datetime.fromtimestamp(int(lease), UTC) if lease.isdigit() else None,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import time
 from typing import Any
 
 from infra.hub.embedded.jobs_job import Job
@@ -39,7 +40,7 @@ class JobHost:
 
     def submit(self, namespace: str, owner_type: str, user: str, spec: dict[str, Any], secret: dict[str, str]) -> Job:
         """Note a Job durably, then start it."""
-        name = secrets.token_hex(12)
+        name = f"{int(time.time()):08x}{secrets.token_hex(8)}"
         job = Job(name, namespace, owner_type, user, spec, self.root / name, secret)
         job.save()
         self.jobs[name] = job
