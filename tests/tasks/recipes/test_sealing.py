@@ -13,6 +13,7 @@ from infra.storage.checkpoints import open_store
 from tasks.train_model import Columns, TrainConfig, train
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bring-your-script.md").read_text()
+STEPS_AN_EPOCH = 30  # 240 rows in batches of eight
 COLUMNS = Columns(labels=("neg", "pos"))
 MODEL = """import os, pathlib
 out = pathlib.Path(os.environ['SPACEPORT_OUTPUT'])
@@ -52,14 +53,15 @@ def test_one_line_seals_a_trainer_of_ones_own(own_trainer):
     half = own_trainer.folder / "checkpoints" / "checkpoint-99"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half a file")
-    own_trainer.config["args"]["save_steps"] = 50
+    own_trainer.config["args"] |= {"save_steps": 5000, "num_train_epochs": 100}  # so long that a busy machine's test still meets it in the middle
     process = own_trainer.start_until(lambda: own_trainer.log.exists() and "'loss'" in own_trainer.log.read_text())
     process.signal(15)
     assert process.wait() == 75, own_trainer.log.read_text()
     stopped = own_trainer.sealed()[-1]
-    assert first < stopped < 50 and not half.exists()
+    assert first < stopped < 3000 and not half.exists()
+    own_trainer.config["args"] |= {"save_steps": 50, "num_train_epochs": (epochs := stopped // STEPS_AN_EPOCH + 2)}
     assert own_trainer.run() == 0, own_trainer.log.read_text()
-    assert own_trainer.sealed()[-1] == 60 and len(own_trainer.sealed()) == 2
+    assert own_trainer.sealed()[-1] == STEPS_AN_EPOCH * epochs and len(own_trainer.sealed()) == 2
     state = json.loads((own_trainer.folder / "checkpoints" / "checkpoint-60" / "trainer_state.json").read_text())
     assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == list(range(1, 61))
 
