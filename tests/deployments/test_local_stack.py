@@ -20,6 +20,7 @@ from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
 from infra.daemons import comes_free
 from infra.settings import Settings, process_environment
+from tests.prefect_database import give_database
 
 COMMAND = [sys.executable, "-m", "deployments.command"]
 NAMED = ("HF_ENDPOINT", "HF_TOKEN", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "SPACEPORT_SPACE_TOKEN")
@@ -141,8 +142,9 @@ def test_when_an_address_is_lost_everything_moves(environment: dict[str, str]) -
     assert marked(environment) == []
 
 
-def test_a_failed_run_of_the_demo_ends_the_stack_that_it_started(environment: dict[str, str]) -> None:
+def test_a_failed_run_of_the_demo_ends_the_stack_that_it_started(environment: dict[str, str], tmp_path: Path) -> None:
     """A run that fails leaves nothing running, and says where the logs are."""
+    give_database(tmp_path / "home" / "prefect")
     demo = subprocess.run([*COMMAND, "demo", "--data.source", "/no/such/rows.csv"], env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert demo.returncode == 1 and "/no/such/rows.csv" in demo.stdout and "logs" in demo.stderr
     assert marked(environment) == []

@@ -34,6 +34,7 @@ from tests.faults.driver import OUR_TOKEN, PROJECT, SPACE_TOKEN, USERS
 from tests.faults.line import Call, Fault, Line, Traffic
 from tests.faults.reader import Reader
 from tests.faults.sealing import memory_room
+from tests.prefect_database import give_database
 
 VICTIMS = ("pipeline", "training", "script", "worker", "server", "engines")
 RESTARTED = ("worker", "server", "engines")
@@ -115,6 +116,7 @@ class LiveStack:
                 "PYTHONPATH": str(PROJECT),
             }
         )
+        give_database(self.home / "prefect")
         self._spaceport("up", timeout_seconds=300)
         stack = json.loads((self.home / "stack.json").read_text())
         self.pids = _daemons(self.home)

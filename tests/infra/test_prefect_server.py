@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from infra import daemons
+from tests.prefect_database import give_database
 
 
 def post(url: str, path: str, body: object) -> tuple[int, Any]:
@@ -30,7 +31,8 @@ def post(url: str, path: str, body: object) -> tuple[int, Any]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with a database of its own; its API address."""
-    home, port = tmp_path_factory.mktemp("prefect"), daemons.free_port(0)
+    home, port = tmp_path_factory.mktemp("server") / "prefect", daemons.free_port(0)
+    give_database(home)
     environment = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     environment.pop("PREFECT_API_URL", None)
     started = daemons.start("server", [sys.executable, "-m", "infra.prefect_server", "--port", str(port)], environment, Path(home) / "log")

@@ -20,6 +20,7 @@ import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import process_environment
+from tests.prefect_database import give_database
 
 TINY_BERT = """
 import sys
@@ -70,6 +71,7 @@ def running_stack(home: Path, **more: str) -> Iterator[Spaceport]:
     named = ("HF_ENDPOINT", "HF_TOKEN", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "SPACEPORT_SPACE_TOKEN")
     found = Spaceport(home, process_environment(without=named) | {"SPACEPORT_HOME": str(home), "HOME": str(home)} | more)
     command = [sys.executable, "-m", "deployments.command"]
+    give_database(home / "prefect")
     subprocess.run([*command, "up"], env=found.environment, check=True, timeout=180)
     try:
         yield found
