@@ -62,8 +62,8 @@ def test_one_line_seals_a_trainer_of_ones_own(own_trainer):
     own_trainer.config["args"] |= {"save_steps": 50, "num_train_epochs": (epochs := stopped // STEPS_AN_EPOCH + 2)}
     assert own_trainer.run() == 0, own_trainer.log.read_text()
     assert own_trainer.sealed()[-1] == STEPS_AN_EPOCH * epochs and len(own_trainer.sealed()) == 2
-    state = json.loads((own_trainer.folder / "checkpoints" / "checkpoint-60" / "trainer_state.json").read_text())
-    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == list(range(1, 61))
+    state = json.loads((own_trainer.folder / "checkpoints" / f"checkpoint-{STEPS_AN_EPOCH * epochs}" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == list(range(1, STEPS_AN_EPOCH * epochs + 1))
 
 
 def test_a_trainer_that_saves_elsewhere_is_told(own_trainer, tmp_path):
