@@ -59,11 +59,25 @@ def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]
 
 def _training_findings(config: RunConfig, hub: HubClient) -> list[Finding]:
     findings = [probe("script", lambda: _script(config, hub)), probe("labels", lambda: _labels(config, hub))]
-    findings.append(probe("checkpoints", lambda: check_checkpoint_store(Settings().checkpoints_uri)))
+    findings.append(probe("checkpoints", lambda: _checkpoints(config, hub)))
     if config.dataset:
         dataset, splits = DatasetRevision.parse(config.dataset), ["train", "test"] if config.train.recipe else ["test"]
         findings.append(probe("dataset", lambda: check_splits(dataset, splits, hub)))
     return findings + _base_findings(config, hub)
+
+
+def _checkpoints(config: RunConfig, hub: HubClient) -> str:
+    """Where they will be kept; on a rented machine that must be a place which the next one reaches too."""
+    store = Settings().checkpoint_store
+    if config.target == "process" or (store and "://" in store):
+        return check_checkpoint_store(Settings().checkpoints_uri)
+    if store:
+        raise BadInput(
+            f"SPACEPORT_CHECKPOINT_STORE is the folder {store}, which no rented machine reaches. Give s3://bucket/prefix or hf://my-org/checkpoints."
+        )
+    namespace = Settings().jobs_namespace or hub.whoami()["name"]
+    check_write_access(Repo(repo_type="model", repo_id=f"{namespace}/spaceport-checkpoints"), hub)
+    return f"will be kept in hf://{namespace}/spaceport-checkpoints"
 
 
 def _base_findings(config: RunConfig, hub: HubClient) -> list[Finding]:

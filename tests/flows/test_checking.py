@@ -123,3 +123,12 @@ def test_what_is_reused_isnt_looked_at(done: Any) -> None:
     assert [finding.name for finding in check_run(done.config(), done.hub).findings] == ["token"]
     (Path(done.folder) / "rows.csv").touch()
     assert [finding.name for finding in check_run(done.config(), done.hub).findings] == ["token"]
+
+
+def test_checkpoints_of_a_rented_machine_lie_where_the_next_one_finds_them(project: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without a store they go to a repo of the Hub, and a folder of this machine is refused."""
+    monkeypatch.delenv("SPACEPORT_CHECKPOINT_STORE", raising=False)
+    found = {finding.name: finding for finding in check_run(project.config(target="hf-jobs"), project.hub).findings}
+    assert found["checkpoints"].passed and "hf://" in found["checkpoints"].message and "/spaceport-checkpoints" in found["checkpoints"].message
+    monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", str(tmp_path))
+    assert "no rented machine reaches" in failed(check_run(project.config(target="hf-jobs"), project.hub))["checkpoints"].message

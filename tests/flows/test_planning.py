@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from deployments.summary import print_plan
 from flows.planning import Plan, plan_run
 from tasks.promote_model import promote, roll_back
 from tasks.report import Live
@@ -113,6 +114,15 @@ def test_a_plan_says_minutes_and_price_from_the_live_models_receipt(done: Any) -
     assert plan.training and (plan.training.minutes, plan.training.usd) == (2.0, 0.0)
     assert "2.0 min on " in plan.training.basis and "cores" in plan.training.basis
     assert plan_run(done.config(), done.hub).training is None
+
+
+def test_the_price_of_a_rented_machine_is_the_pools(done: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Minutes are told, dollars aren't made up, and the plan can be read."""
+    plan = plan_run(done.config(target="hf-jobs", train={"args": {"smoothing": 2}}), done.hub)
+    assert plan.training and (plan.training.minutes, plan.training.usd) == (2.0, None)
+    print_plan(plan)
+    shown = capsys.readouterr()
+    assert "about 2 min and a price that the pool's hardware decides" in shown.out + shown.err
 
 
 def test_twice_the_epochs_take_twice_as_long(project: Any) -> None:
