@@ -14,7 +14,7 @@ from typing import Any, Final
 from infra.hub.embedded.auth import identity
 from infra.hub.embedded.jobs_hardware import can_be_had
 from infra.hub.embedded.spaces_app import PASSED_ON
-from infra.hub.embedded.spaces_log import LogBook, stamp
+from infra.hub.embedded.spaces_log import LogBook, copy_output, stamp
 
 GUARD = Path(__file__).parent / "spaces_guard.py"
 GRACE_SECONDS: Final = 30.0  # what a container gets between SIGTERM and SIGKILL
@@ -154,13 +154,7 @@ class Job:
 
     async def _follow(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
-        rest = b""
-        while chunk := await process.stdout.read(65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self.log.write(line.decode(errors="replace"))
-        if rest:
-            self.log.write(rest.decode(errors="replace"))
+        await copy_output(process.stdout, self.log)
         await process.wait()
 
     async def _stop(self, process: asyncio.subprocess.Process) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
 
 from infra.hub.embedded import jobs_hardware
-from infra.hub.embedded.calls import Call, page
+from infra.hub.embedded.calls import Call, json_object, page
 from infra.hub.embedded.jobs_host import JobHost
 from infra.hub.embedded.jobs_job import Job
 from infra.hub.embedded.refusals import Refusal
@@ -86,7 +86,7 @@ async def duplicate(call: Call) -> Response:
 
 async def relabel(call: Call) -> Response:
     """Replace the labels."""
-    job, body = _job(call, write=True), await _body(call)
+    job, body = _job(call, write=True), await json_object(call)
     job.spec["labels"] = _texts(body.get("labels") or {}, "labels")
     job.save()
     return JSONResponse(job.shown())
@@ -142,19 +142,9 @@ def _job(call: Call, write: bool = False) -> Job:
     return job
 
 
-async def _body(call: Call) -> dict[str, Any]:
-    try:
-        body = json.loads(await call.request.body() or b"{}")
-    except ValueError:
-        raise Refusal(400, "The body is not valid JSON") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "The body must be a JSON object")
-    return body
-
-
 async def _spec(call: Call) -> dict[str, Any]:
     """The Job that is asked for, refused where the real service would, or where this one can't."""
-    body = await _body(call)
+    body = await json_object(call)
     unserved = sorted(body.keys() - SERVED)
     if unserved:
         raise Refusal(400, f"This Hub runs no Jobs with {', '.join(unserved)[:200]}")

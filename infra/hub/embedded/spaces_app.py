@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.hub.embedded.spaces_card import SpaceCard, SpaceProblem
-from infra.hub.embedded.spaces_log import LogBook
+from infra.hub.embedded.spaces_log import LogBook, copy_output
 
 HERE = Path(__file__).parent
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "OMP_NUM_THREADS")
@@ -24,7 +24,8 @@ class App:
     def __init__(self, process: asyncio.subprocess.Process, port: int, sha: str, log: LogBook) -> None:
         self.port, self.sha, self.log = port, sha, log
         self._process = process
-        self._pump = asyncio.create_task(self._copy_output())
+        assert process.stdout is not None  # noqa: S101  (PIPE was asked for)
+        self._pump = asyncio.create_task(copy_output(process.stdout, log))
 
     @classmethod
     async def start(cls, folder: Path, card: SpaceCard, sha: str, environment: Mapping[str, str], log: LogBook) -> "App":
@@ -89,19 +90,6 @@ class App:
         # A process that left the app's group may still hold the pipe: don't wait for that one.
         await asyncio.wait([self._pump], timeout=1.0)
         self._pump.cancel()
-
-    async def _copy_output(self) -> None:
-        stream, rest = self._process.stdout, b""
-        assert stream is not None  # noqa: S101  (PIPE was asked for)
-        while chunk := await stream.read(65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self.log.write(line.decode(errors="replace"))
-            if len(rest) > 65536:
-                self.log.write(rest.decode(errors="replace"))
-                rest = b""
-        if rest:
-            self.log.write(rest.decode(errors="replace"))
 
 
 def app_environment(repo_id: str, sha: str, address: str, endpoint: str, home: Path) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """The log of a Space's build or app, or of a Job, as `/logs` answers it."""
 
+import asyncio
 from collections import deque
 from datetime import UTC, datetime
 from typing import TypedDict
 
 KEPT_LINES = 2_000
 LONGEST_LINE = 16_384
+CHUNK_BYTES = 65_536
 
 
 class LogLine(TypedDict):
@@ -36,6 +38,20 @@ class LogBook:
     def since(self, line: int) -> list[LogLine]:
         """What is kept of the lines from a number on."""
         return list(self._lines)[max(0, line - (self.written - len(self._lines))) :]
+
+
+async def copy_output(stream: asyncio.StreamReader, log: LogBook) -> None:
+    """Every line that a process writes, until it writes no more; one without an end is cut, so that memory stays flat."""
+    rest = b""
+    while chunk := await stream.read(CHUNK_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            log.write(line.decode(errors="replace"))
+        if len(rest) > CHUNK_BYTES:
+            log.write(rest.decode(errors="replace"))
+            rest = b""
+    if rest:
+        log.write(rest.decode(errors="replace"))
 
 
 def stamp(moment: datetime) -> str:

@@ -9,7 +9,7 @@ from anyio import from_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute
 
-from infra.hub.embedded.calls import Call
+from infra.hub.embedded.calls import Call, json_object
 from infra.hub.embedded.refusals import Refusal
 from infra.hub.embedded.routing import Handler, Need, repo_routes
 from infra.hub.embedded.spaces_host import SpaceHost
@@ -69,7 +69,7 @@ async def pause(call: Call) -> Response:
 
 async def hardware(call: Call) -> Response:
     """Note the wish; here everything runs on this machine."""
-    space, fields = await _space(call), await _fields(call)
+    space, fields = await _space(call), await json_object(call)
     space.settings.hardware = str(fields.get("flavor") or "cpu-basic")
     if fields.get("sleepTimeSeconds"):
         space.settings.sleep_seconds = int(fields["sleepTimeSeconds"])
@@ -79,7 +79,7 @@ async def hardware(call: Call) -> Response:
 
 async def sleep_time(call: Call) -> Response:
     """Sleep after so many seconds without a visit; -1: never."""
-    space, seconds = await _space(call), (await _fields(call)).get("seconds")
+    space, seconds = await _space(call), (await json_object(call)).get("seconds")
     if not isinstance(seconds, int) or seconds < -1 or seconds == 0:
         raise Refusal(400, f"Invalid seconds {seconds!r}: a whole number above 0, or -1 for never")
     space.settings.sleep_seconds = seconds
@@ -90,7 +90,7 @@ async def sleep_time(call: Call) -> Response:
 async def dev_mode(call: Call) -> Response:
     """Note it; a commit is still built, which the real service doesn't do in dev mode."""
     space = await _space(call)
-    space.settings.dev_mode = bool((await _fields(call)).get("enabled"))
+    space.settings.dev_mode = bool((await json_object(call)).get("enabled"))
     space.save()
     return await _answer(call)
 
@@ -111,7 +111,7 @@ def entries(kind: str) -> Callable[[Call], Awaitable[Response]]:
         space = await _space(call)
         kept: dict[str, Entry] = getattr(space.settings, kind)
         if call.request.method != "GET":
-            fields = await _fields(call)
+            fields = await json_object(call)
             key = str(fields.get("key", ""))
             if not (key.isidentifier() and key.isascii()):
                 raise Refusal(400, f"Invalid key {key[:100]!r}: {KEY_RULE}")
@@ -156,16 +156,6 @@ async def _space(call: Call) -> SpaceRuntime:
 def _host(call: Call) -> SpaceHost:
     host: SpaceHost = call.state.extras["space_host"]
     return host
-
-
-async def _fields(call: Call) -> dict[str, Any]:
-    try:
-        body = json.loads(await call.request.body() or b"{}")
-    except ValueError:
-        raise Refusal(400, "The body is not valid JSON") from None
-    if not isinstance(body, dict):
-        raise Refusal(400, "The body must be a JSON object")
-    return body
 
 
 def _routes(suffix: str, handler: Handler, *methods: str, need: Need) -> list[BaseRoute]:
