@@ -47,7 +47,7 @@ setup: .venv/ready ## the environment, from uv.lock
 	@touch $@; echo "set-up  done"
 
 test: setup ## the tests (a quarter of an hour at most)
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not kubernetes" $(ARGS)
 
 test-slow: setup ## the proofs that take gigabytes or many minutes
 	@$(BIN)/pytest -m slow $(ARGS)

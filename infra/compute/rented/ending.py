@@ -3,14 +3,17 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider
-from infra.errors import CapacityError, Preempted, SpaceportError, described
+from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider, never_had
+from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
 from infra.prefect_api import FINAL_STATES, PrefectApi
 
 WATCH_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 5.0  # a run that ended well has said so itself, or is about to
+LOOKS_UNTIL_GONE: Final = 2  # a list may lag behind
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -47,27 +50,41 @@ class Watch:
                 _log.warning("%s", error)
 
     def once(self) -> list[str]:
-        """Conclude the runs whose machine has ended; two looks before one that can't be found is believed gone. Returns their ids."""
-        concluded = []
-        for run in self.api.find_runs(states=OPEN, pool=self.pool):
-            machine_id = str(run.get("infrastructure_pid") or "")
-            if not machine_id:
-                continue  # it is only just being started
-            machine = self.provider.look(machine_id) or Machine(id=machine_id, run_id=str(run["id"]), stage=GONE, lives=False)
-            if machine.lives:
-                self._missing.pop(machine_id, None)
-                continue
-            self._missing[machine_id] = self._missing.get(machine_id, 0) + 1
-            if machine.stage == GONE and self._missing[machine_id] < 2:
-                continue
-            conclude(self.api, self.provider, machine.model_copy(update={"run_id": str(run["id"])}))
-            concluded.append(str(run["id"]))
-        return concluded
+        """Conclude the runs whose machine has ended, or was waited for in vain. Returns their ids."""
+        return [str(run["id"]) for run in self.api.find_runs(states=OPEN, pool=self.pool) if self._concluded(run)]
+
+    def _concluded(self, run: Mapping[str, Any]) -> bool:
+        run_id, machine_id = str(run["id"]), str(run.get("infrastructure_pid") or "")
+        machine = self.provider.living(run_id) or (self.provider.look(machine_id) if machine_id else None)
+        if machine is None and not machine_id:
+            return False  # it is only just being started
+        machine = machine or Machine(id=machine_id, run_id=run_id, stage=GONE, lives=False)
+        if machine.lives and not machine.started:
+            machine = self._given_up(machine, is_cancelled=run["state"]["type"] == "CANCELLING")
+        if machine.lives:
+            self._missing.pop(machine.id, None)
+            return False
+        self._missing[machine.id] = self._missing.get(machine.id, 0) + 1
+        if machine.stage == GONE and self._missing[machine.id] < LOOKS_UNTIL_GONE:
+            return False
+        conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
+        return True
+
+    def _given_up(self, machine: Machine, *, is_cancelled: bool) -> Machine:
+        """A machine that was never had is ended when its run is cancelled, since nothing in it can hear that, or when its time is up."""
+        waited = (datetime.now(UTC) - machine.created_at).total_seconds() if machine.created_at else 0.0
+        limit = machine.start_timeout_seconds
+        if not is_cancelled and (limit is None or waited < limit):
+            return machine
+        self.provider.end(machine.id)
+        return never_had(self.provider.noun, machine, limit or waited)
 
 
 def _error(provider: Provider, machine: Machine) -> SpaceportError:
+    if machine.stage == NEVER_HAD and machine.order_is_wrong:
+        return BadInput(f"{provider.noun} {machine.id}: {machine.said}")
     if machine.stage == NEVER_HAD:
-        return CapacityError(f"{provider.noun} {machine.id}: {machine.said}. Choose other hardware, or try again later.")
+        return CapacityError(f"{provider.noun} {machine.id}: {(machine.said or '').rstrip('.')}. Choose other hardware, or try again later.")
     error = provider.why_it_ended(machine)
     if not isinstance(error, Preempted):
         return error
