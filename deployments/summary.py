@@ -70,7 +70,7 @@ def print_plan(plan: "Plan") -> None:
 def _cost(training: "Estimate") -> str:
     if training.minutes is None:
         return f"takes an unknown time: {training.basis}"
-    price = "a price that the pool's hardware decides" if training.usd is None else f"{training.usd:.2f} USD"
+    price = "a price that nobody names (give the pool usd_per_hour)" if training.usd is None else f"{training.usd:.2f} USD"
     return f"takes about {training.minutes:g} min and {price}: {training.basis}"
 
 

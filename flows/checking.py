@@ -3,6 +3,7 @@
 from flows.lineage import base_revision, columns_of, resolved_config
 from flows.planning import Plan, plan_run
 from flows.run_config import RunConfig
+from infra.compute.prices import check_price
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
 from infra.hub.live import read_main
@@ -60,6 +61,8 @@ def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]
 def _training_findings(config: RunConfig, hub: HubClient) -> list[Finding]:
     findings = [probe("script", lambda: _script(config, hub)), probe("labels", lambda: _labels(config, hub))]
     findings.append(probe("checkpoints", lambda: _checkpoints(config, hub)))
+    if config.train.max_usd is not None:
+        findings.append(probe("price", lambda: check_price(config.target, config.train.max_usd, hub)))
     if config.dataset:
         dataset, splits = DatasetRevision.parse(config.dataset), ["train", "test"] if config.train.recipe else ["test"]
         findings.append(probe("dataset", lambda: check_splits(dataset, splits, hub)))

@@ -1,9 +1,9 @@
 """What a training would take, told from the receipt of the last one: minutes, and dollars where the machine is rented."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from flows.run_config import RunConfig, Target
+from flows.run_config import RunConfig
+from infra.compute.prices import usd_per_hour
 from infra.errors import BadInput
 from infra.hub.client import HubClient
 from infra.hub.live import promoted_candidate, read_main
@@ -11,8 +11,6 @@ from infra.revisions import DatasetRevision, Frozen, Repo
 from tasks.candidates.receipt import Receipt, read_receipt
 from tasks.data_register import read_report
 from tasks.publish_candidate import CONFIG_FILE
-
-USD_PER_HOUR: Mapping[Target, float] = {"process": 0.0}  # of rented machines the pool decides what they are, and so what they cost
 
 
 class Estimate(Frozen):
@@ -34,7 +32,7 @@ def estimate_training(config: RunConfig, dataset: DatasetRevision | None, hub: H
     rows = _rows(dataset, hub)
     times = _ratio(rows, receipt.train_rows) * _ratio(config.train.args.get("epochs"), (before.get("train") or {}).get("args", {}).get("epochs"))
     seconds = receipt.seconds * times
-    price = USD_PER_HOUR.get(config.target)
+    price = usd_per_hour(config.target, hub)
     usd = None if price is None else round(seconds / 3600 * price, 2)
     return Estimate(minutes=round(seconds / 60, 1), usd=usd, basis=_basis(receipt))
 

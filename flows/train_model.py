@@ -10,6 +10,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.attended import attended
 from flows.lineage import base_revision, columns_of, resolved_config, training_record
 from flows.run_config import RunConfig
+from infra.compute.phases import PhaseClock
 from infra.compute.process.alone import alone_at
 from infra.errors import Cancelled as CancelledByAPerson
 from infra.errors import Conflict, described
@@ -17,7 +18,7 @@ from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from infra.settings import Settings
-from tasks.showing import show_failure
+from tasks.showing import show_failure, show_phases
 from tasks.training.carrying import unpacked
 from tasks.training_child import own_run_id
 from tasks.training_tasks import TrainingJob, inputs_task, publish_candidate_task, train_task
@@ -26,25 +27,28 @@ from tasks.training_tasks import TrainingJob, inputs_task, publish_candidate_tas
 @flow(name="train_model", log_prints=False)
 async def train_model(config: RunConfig, dataset: str, expected_key: str | None = None, git_commit: str | None = None) -> Any:
     """Train a model on a dataset revision with the config's script or recipe, and publish it as a candidate. Does nothing twice."""
+    clock = PhaseClock()
     try:
         async with attended(waited_for=True):
             job = await asyncio.to_thread(_job, config, DatasetRevision.parse(dataset), expected_key, git_commit)
-            candidate = await asyncio.to_thread(_found, job) or await _alone(job)
+            candidate = await asyncio.to_thread(_found, job) or await _alone(job, clock)
     except Exception as error:
         await show_failure(error)
         return Cancelled(message=described(error)) if isinstance(error, CancelledByAPerson) else Failed(message=described(error))
     return Completed(message=str(candidate))
 
 
-async def _alone(job: TrainingJob) -> ModelRevision:
+async def _alone(job: TrainingJob, clock: PhaseClock) -> ModelRevision:
     """Train, unless a process on this machine is at the same work: then its end is waited for. Prefect need not know of that process."""
     async with alone_at(job.work.with_suffix(".lock"), own_run_id(), get_run_logger().info) as waited:
         found = await asyncio.to_thread(_found, job) if waited else None
         if found:
             return found
-        inputs = await inputs_task(job)
-        trained = await train_task(job, inputs)
-        return await publish_candidate_task(job, inputs, trained)
+        inputs = await clock.timed("data", inputs_task(job))
+        trained = await clock.timed("training", train_task(job, inputs))
+        candidate = await clock.timed("publish", publish_candidate_task(job, inputs, trained))
+        await show_phases(clock, own_run_id())
+        return candidate
 
 
 def _found(job: TrainingJob) -> ModelRevision | None:

@@ -18,7 +18,7 @@ PUBLIC_ENDPOINT = "https://huggingface.co"
 class Settings(BaseSettings):
     """What the environment says. The names of other tools' variables mean here what they mean everywhere."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
     hf_endpoint: str | None = Field(None, validation_alias="HF_ENDPOINT", description="The Hub; none means: the embedded one of `spaceport up`.")
     hf_token: SecretStr | None = Field(None, validation_alias=AliasChoices("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), description="The Hub token.")
@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     )
     retry_pace: float = Field(
         1.0, ge=0, validation_alias="SPACEPORT_RETRY_PACE", description="All pauses before a further try are multiplied by it; 0 doesn't wait."
+    )
+    usd_per_hour: float | None = Field(
+        None, ge=0, validation_alias="SPACEPORT_USD_PER_HOUR", description="What this machine costs an hour; the pool of a rented one says so."
     )
     home: Path = Field(
         default_factory=lambda: home_of(os.environ), validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files."

@@ -10,7 +10,7 @@ from infra.errors import BadInput, Bug, SpaceportError, described
 from infra.failure_kinds import RESPONSES, FailureKind, on_call_link, what_was_done
 from infra.revisions import Frozen
 
-ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY = "report", "progress", "training-run", "failure"
+ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report", "progress", "training-run", "failure", "phases"
 StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
 RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]

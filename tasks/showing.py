@@ -7,8 +7,10 @@ from typing import Any
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
 from prefect.logging import get_run_logger
 
+from infra.compute.phases import PhaseClock, headline, render
 from infra.errors import SpaceportError
-from tasks.report import FAILURE_KEY, Failure, render_failure
+from infra.prefect_api import PrefectApi
+from tasks.report import FAILURE_KEY, PHASES_KEY, Failure, render_failure
 
 PAUSES_SECONDS = (1.0, 5.0, 30.0, 60.0)  # a server that is started again is there within a minute
 
@@ -27,6 +29,20 @@ async def show_failure(error: BaseException) -> None:
     """Why this run failed, what was done about it, and what a person can do."""
     failure = Failure.of(error)
     await show_markdown(FAILURE_KEY, "\n".join(render_failure(failure)), failure.message)
+
+
+async def show_phases(clock: PhaseClock, run_id: str | None) -> None:
+    """Where this run's time went, from when it was due."""
+    if run_id is None:
+        return
+    try:
+        states = await asyncio.to_thread(PrefectApi.from_settings(patience_seconds=0).states_of, run_id)
+    except SpaceportError as error:
+        get_run_logger().info("the phases before the start aren't known: %s", error)
+        states = []
+    found = clock.phases(states)
+    get_run_logger().info(headline(found))
+    await show_markdown(PHASES_KEY, render(found), headline(found))
 
 
 async def _patiently(write: Callable[[], Awaitable[Any]]) -> None:

@@ -20,11 +20,12 @@ from infra.compute.process.run import Progress, ScriptResult, run_script, script
 from infra.errors import BadInput, Conflict
 from infra.hub.reading_endpoint import DatasetAddress
 from infra.revisions import Frozen
+from infra.settings import Settings
 from infra.storage.checkpoints import Attempt, CheckpointStore
 from infra.storage.head import Ticket
 from tasks.predictions import read_predictions
 from tasks.recipes.registry import RECIPES
-from tasks.training.attempts import left_seconds, run_attempt, start_attempt
+from tasks.training.attempts import Budget, run_attempt, start_attempt
 from tasks.training.config import PredictConfig, TrainConfig
 from tasks.training.inputs import TRAIN_VERSION, Columns, code_folder, resolved, train_inputs
 from tasks.training.outputs import check_model, read_metrics
@@ -110,9 +111,10 @@ async def _run_once(
 ) -> tuple[ScriptResult, Attempt | None]:
     """The script, within what is left of its hours; with a store as an attempt that may be superseded."""
     limits = {"grace_seconds": config.grace_seconds, "secrets": config.secrets}
+    budget = Budget(max_hours=config.max_hours, max_usd=config.max_usd, usd_per_hour=Settings().usd_per_hour)
     if store is None:
-        return await script(**limits, lease_seconds=left_seconds(config.max_hours, 0)), None
-    attempt, lease_seconds = await start_attempt(store, config.max_hours, work, say, owner)
+        return await script(**limits, lease_seconds=budget.left_seconds(0)), None
+    attempt, lease_seconds = await start_attempt(store, budget, work, say, owner)
     limited = partial(script, **limits, lease_seconds=lease_seconds)
     return await run_attempt(attempt, limited, work, say, counts_renamed=config.recipe is None), attempt
 

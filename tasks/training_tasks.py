@@ -78,7 +78,7 @@ async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
     """The script, by its contract; loss, step and ETA show while it runs. A bag of words is measured on the idle core beside it."""
     log, context = get_run_logger(), FlowRunContext.get()
     run_id = str(context.flow_run.id) if context and context.flow_run else None
-    shows = ProgressDisplay(PrefectApi.from_settings(), run_id, log)
+    shows = ProgressDisplay(PrefectApi.from_settings(), run_id, log, Settings().usd_per_hour)
     baseline = asyncio.create_task(_baseline(job, inputs)) if job.train.recipe and job.train.data == "download" else None
     try:
         with _rows(job, inputs) as rows:
@@ -138,6 +138,7 @@ def _finish(attempt: Attempt | None, candidate: ModelRevision) -> None:
 def _receipt(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> Receipt:
     return Receipt(
         seconds=round(trained.seconds, 1),
+        usd=round(trained.seconds / 3600 * price, 4) if (price := Settings().usd_per_hour) is not None else None,
         cpu_seconds=round(trained.cpu_seconds, 1),
         max_rss_bytes=trained.max_rss_bytes,
         train_rows=train_rows(inputs.data),

@@ -14,13 +14,14 @@ _CPU_FACTS, _GPU_FACTS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 
 
 class Receipt(Frozen):
-    """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), and the machine in words."""
+    """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), dollars (None without a price), and the machine."""
 
     target: str = "process"
     seconds: float
     cpu_seconds: float
     max_rss_bytes: int
     train_rows: int | None = None
+    usd: float | None = None
     machine: str = ""
 
     def dump(self) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra.compute.process.run import ScriptResult
 from infra.errors import QuotaExceeded
+from infra.revisions import Frozen
 from infra.storage.checkpoints import Attempt, CheckpointStore
 from infra.storage.mirror import Mirror, resume
 
@@ -14,23 +15,32 @@ from infra.storage.mirror import Mirror, resume
 SUPERSEDED_GRACE_SECONDS = 5.0
 
 
-def left_seconds(max_hours: float | None, spent_seconds: float) -> float | None:
-    """What all attempts before have left of the budget; None without one. Raises QuotaExceeded when nothing is."""
-    if max_hours is None:
-        return None
-    left = max_hours * 3600 - spent_seconds
-    if left <= 0:
-        spent = f"{spent_seconds / 3600:.2f} hours are used by the attempts so far"
-        raise QuotaExceeded(f"train.max_hours = {max_hours:g}: {spent}. Raise it and run again: the training goes on from its last sealed checkpoint.")
-    return left
+class Budget(Frozen):
+    """What all attempts together may take: hours, and dollars at the machine's price an hour. A price that isn't known bounds nothing."""
+
+    max_hours: float | None = None
+    max_usd: float | None = None
+    usd_per_hour: float | None = None
+
+    def left_seconds(self, spent_seconds: float) -> float | None:
+        """What the attempts before have left; None without a limit. Raises QuotaExceeded when nothing is."""
+        limits = {f"train.max_hours = {self.max_hours:g}": self.max_hours} if self.max_hours is not None else {}
+        if self.max_usd is not None and self.usd_per_hour:
+            limits[f"train.max_usd = {self.max_usd:g} at {self.usd_per_hour:g} USD an hour"] = self.max_usd / self.usd_per_hour
+        if not limits:
+            return None
+        name, hours = min(limits.items(), key=lambda limit: limit[1])
+        left = hours * 3600 - spent_seconds
+        if left <= 0:
+            spent = f"{spent_seconds / 3600:.2f} hours are used by the attempts so far"
+            raise QuotaExceeded(f"{name}: {spent}. Raise it and run again: the training goes on from its last sealed checkpoint.")
+        return left
 
 
-async def start_attempt(
-    store: CheckpointStore, max_hours: float | None, work: Path, say: Callable[[str], None], note: str = ""
-) -> tuple[Attempt, float | None]:
+async def start_attempt(store: CheckpointStore, budget: Budget, work: Path, say: Callable[[str], None], note: str = "") -> tuple[Attempt, float | None]:
     """Take the next number, and bring the newest sealed checkpoint into `work/checkpoints`. Returns the attempt and its lease in seconds."""
     attempt = await asyncio.to_thread(store.take, note or socket.gethostname())
-    lease_seconds = left_seconds(max_hours, attempt.spent_before_seconds)
+    lease_seconds = budget.left_seconds(attempt.spent_before_seconds)
     brought = await asyncio.to_thread(resume, attempt, work / "checkpoints", work)
     for name in attempt.damaged:
         say(f"checkpoint {name} in {attempt.uri} is damaged and is passed over.")

@@ -92,6 +92,13 @@ class TrainConfig(Frozen):
         title="Time budget",
         description="Of all attempts together. At its end the script seals a checkpoint and stops; with a higher one the training goes on from there.",
     )
+    max_usd: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        title="Money budget (USD)",
+        description="Of all attempts together, at the price an hour of the machine's pool. It ends like the time budget.",
+    )
     grace_seconds: float = Field(30.0, ge=0, le=3600, title="Grace", description="Seconds between SIGTERM and the end, to seal a checkpoint.")
 
     @model_validator(mode="after")

@@ -16,14 +16,16 @@ Facts = Mapping[str, float | int | str]
 class ProgressDisplay:
     """Called with the facts of each progress line (`step`, `total`, `loss`, `eta_seconds`)."""
 
-    def __init__(self, api: PrefectApi, run_id: str | None, log: "Logger | LoggerAdapter[Any]") -> None:
-        self.api, self.run_id, self.log = api, run_id, log
+    def __init__(self, api: PrefectApi, run_id: str | None, log: "Logger | LoggerAdapter[Any]", usd_per_hour: float | None = None) -> None:
+        self.api, self.run_id, self.log, self.usd_per_hour = api, run_id, log, usd_per_hour
+        self.began_at = time.monotonic()
         self.artifact_id: str | None = None
         self.shown_at = self.logged_at = float("-inf")
 
     def __call__(self, facts: Facts) -> None:
         """Show the facts, at most once a second; log them every ten."""
-        now, text = time.monotonic(), describe(facts)
+        now = time.monotonic()
+        text = describe(facts) + (f", {(now - self.began_at) / 3600 * self.usd_per_hour:.2f} USD in this attempt" if self.usd_per_hour else "")
         if now - self.logged_at > LOG_SECONDS:
             self.logged_at = now
             self.log.info(text)

@@ -122,7 +122,7 @@ def test_the_price_of_a_rented_machine_is_the_pools(done: Any, capsys: pytest.Ca
     assert plan.training and (plan.training.minutes, plan.training.usd) == (2.0, None)
     print_plan(plan)
     shown = capsys.readouterr()
-    assert "about 2 min and a price that the pool's hardware decides" in shown.out + shown.err
+    assert "about 2 min and a price that nobody names" in shown.out + shown.err
 
 
 def test_twice_the_epochs_take_twice_as_long(project: Any) -> None:

@@ -38,8 +38,8 @@ class HfJobsWorker(RentedWorker):
 
     def rent(self, provider: Jobs, flow_run: FlowRun, configuration: HfJobsConfiguration) -> Machine:
         """The run's Job. Its checkpoints go where another Job finds them: without S3 to the Hub."""
-        order, secrets = configuration.order(flow_run, {"SPACEPORT_CHECKPOINT_STORE": f"hf://{provider.namespace}/spaceport-checkpoints"})
         price = provider.usd_per_hour(configuration.flavor)
+        order, secrets = configuration.order(flow_run, {"SPACEPORT_CHECKPOINT_STORE": f"hf://{provider.namespace}/spaceport-checkpoints"}, price)
         told = f", {price:.2f} USD an hour" if price is not None else ""
         self.get_flow_run_logger(flow_run).info("hardware: %s%s", configuration.flavor, told)
         return provider.attach_or_start(order, configuration.flavor, secrets)

@@ -50,6 +50,9 @@ class KubernetesVariables(KubernetesWorkerVariables):  # type: ignore[misc]  # i
     )
     secret_name: str = Field(SECRET, title="Secret", description=f"The Secret in the namespace that holds, each under its name, any of: {', '.join(SECRETS)}.")
     settings_name: str = Field(SETTINGS, title="Settings", description="The ConfigMap in the namespace whose entries are variables of the pod.")
+    usd_per_hour: str | None = Field(
+        None, pattern=r"^\d+(\.\d+)?$", title="Price (USD/h)", description="What the pod's share of the node costs, for plan, status and train.max_usd."
+    )
     lease_seconds: int = Field(86_400, gt=0, title="Lease (s)", description="The Job's activeDeadlineSeconds: Kubernetes ends it then, without Prefect.")
     start_timeout_seconds: float = Field(
         1800.0, gt=0, title="Start limit (s)", description="How long a pod may wait for its node, its image or its GPU; then its Job is deleted."
@@ -114,6 +117,7 @@ def _container() -> dict[str, Any]:
         "env": [
             {"name": "HOME", "value": WORK},
             {"name": "SPACEPORT_HOME", "value": f"{WORK}/home"},
+            {"name": "SPACEPORT_USD_PER_HOUR", "value": "{{ usd_per_hour }}"},
             *({"name": name, "valueFrom": {"secretKeyRef": {"name": "{{ secret_name }}", "key": name, "optional": True}}} for name in SECRETS),
         ],
         "envFrom": [{"configMapRef": {"name": "{{ settings_name }}", "optional": True}}],

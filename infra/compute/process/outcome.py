@@ -28,7 +28,7 @@ def script_error(name: str, status: Mapping[str, Any], last_lines: Sequence[str]
         return None
     if reason == "lease":
         sealed = ", a checkpoint is sealed" if code == contract.PREEMPTED else ""
-        return QuotaExceeded(f"{name} was ended when its hours were used up{sealed}. Raise train.max_hours and run again.")
+        return QuotaExceeded(f"{name} was ended when its hours were used up{sealed}. Raise train.max_hours, or train.max_usd, and run again.")
     if code == contract.PREEMPTED or reason is not None:
         return Preempted(f"{name} was told to stop; the next attempt goes on from its last sealed checkpoint.")
     if code in (contract.BAD_CONFIG, contract.BAD_DATA):

@@ -8,7 +8,10 @@ LEASED_BY_VARIABLE: Final = "kubernetes"  # a stock worker reads no run config, 
 
 
 def budget_seconds(config: Mapping[str, Any] | None) -> int | None:
-    """The lease that a run config asks for, train.max_hours and some slack for the way; None where it has no budget."""
+    """The lease that a run config asks for, train.max_hours and some slack for the way; None where it has no such budget.
+
+    Money isn't in it: the run on the machine knows its price and holds train.max_usd itself, sealing first.
+    """
     hours = ((config or {}).get("train") or {}).get("max_hours")
     return int(float(hours) * 3600) + LEASE_SLACK_SECONDS if hours else None
 

@@ -26,6 +26,7 @@ from infra.prefect_api import PrefectApi
 COMMAND = "python -m infra.compute.process.engine"
 SECRETS = ["HF_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
 PASSED_ON = ["HF_ENDPOINT", "SPACEPORT_CHECKPOINT_STORE", "SPACEPORT_RETRY_PACE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"]
+PRICE_VARIABLE = "SPACEPORT_USD_PER_HOUR"
 FOLLOW_SECONDS = 2.0
 
 
@@ -40,6 +41,9 @@ class RentedVariables(BaseVariables):
         SECRETS, title="Secrets", description="Names of the worker's environment variables that the machine gets as secrets, where the worker has them."
     )
     passed_on: list[str] = Field(PASSED_ON, title="Settings", description="Names of the worker's environment variables that the machine gets as they are.")
+    usd_per_hour: float | None = Field(
+        None, ge=0, title="Price (USD/h)", description="For plan, status and train.max_usd; without one what the provider's own list says, where it has one."
+    )
     lease_hours: float = Field(24.0, gt=0, title="Lease (h)", description="How long a machine may live where train.max_hours says nothing.")
     start_timeout_seconds: float = Field(1800.0, gt=0, title="Start limit (s)", description="How long a run may wait for its machine.")
 
@@ -50,12 +54,18 @@ class RentedConfiguration(BaseJobConfiguration):
     image: str
     secrets: list[str] = Field(default_factory=list)
     passed_on: list[str] = Field(default_factory=list)
+    usd_per_hour: float | None = None
     lease_hours: float = 24.0
     start_timeout_seconds: float = 1800.0
 
-    def order(self, flow_run: FlowRun, defaults: Mapping[str, str]) -> tuple[Order, dict[str, str]]:
-        """What is asked of the provider, and the secrets, apart from it. `defaults` are variables that hold where the worker has none."""
+    def order(self, flow_run: FlowRun, defaults: Mapping[str, str], listed_usd_per_hour: float | None = None) -> tuple[Order, dict[str, str]]:
+        """What is asked of the provider, and the secrets, apart from it. `defaults` are variables that hold where the worker has none.
+
+        `listed_usd_per_hour` is the provider's own price; the pool's goes first.
+        """
         environment, secret = parted(self.env, self.secrets, self.passed_on)
+        price = self.usd_per_hour if self.usd_per_hour is not None else listed_usd_per_hour
+        environment |= {PRICE_VARIABLE: f"{price:g}"} if price is not None else {}
         order = Order(
             run_id=str(flow_run.id),
             attempt=flow_run.run_count + 1,

@@ -12,7 +12,7 @@ from infra.errors import QuotaExceeded, SpaceportError
 from infra.storage.checkpoints import open_store
 from infra.storage.head import Superseded
 from tasks.train_model import Columns, TrainConfig, train
-from tasks.training.attempts import left_seconds
+from tasks.training.attempts import Budget
 
 KEY = "cafe"
 # Counts to 6, a step a file that is renamed into place; says where it began, and seals at SIGTERM. `HOLD` is where it waits for the signal.
@@ -127,7 +127,7 @@ async def test_a_newer_attempt_ends_the_older(trainings):
 async def test_the_budget_counts_all_attempts(tmp_path):
     """At the end of its hours a script seals and stops, kind quota; the next attempt is refused at once, and goes on when there are more hours."""
     trainings, hours = Trainings(tmp_path, str(tmp_path / "store")), 8 / 3600  # time enough for a loaded machine to start the script
-    with pytest.raises(QuotaExceeded, match=r"hours were used up, a checkpoint is sealed. Raise train.max_hours and run again"):
+    with pytest.raises(QuotaExceeded, match=r"hours were used up, a checkpoint is sealed. Raise train.max_hours, or train.max_usd, and run again"):
         await trainings.on("a", trainings.config(max_hours=hours, hold_at=3))
     assert trainings.store.head().spent_seconds >= 8
     with pytest.raises(QuotaExceeded, match=r"hours are used by the attempts so far. Raise it"):
@@ -138,10 +138,19 @@ async def test_the_budget_counts_all_attempts(tmp_path):
 
 def test_what_is_left_of_a_budget():
     """No budget is no limit; a budget is what the attempts before have left of it."""
-    assert left_seconds(None, 1e9) is None
-    assert left_seconds(2, 3600) == 3600
+    assert Budget().left_seconds(1e9) is None
+    assert Budget(max_hours=2).left_seconds(3600) == 3600
     with pytest.raises(QuotaExceeded, match=r"train.max_hours = 2: 2.50 hours"):
-        left_seconds(2, 9000)
+        Budget(max_hours=2).left_seconds(9000)
+
+
+def test_money_is_a_budget_at_the_price_of_the_machine():
+    """The tighter of hours and dollars holds; what no pool has a price for is bound by hours alone."""
+    assert Budget(max_usd=3, usd_per_hour=1.5).left_seconds(3600) == 3600
+    assert Budget(max_usd=3, max_hours=1, usd_per_hour=1.5).left_seconds(0) == 3600
+    assert Budget(max_usd=3).left_seconds(1e9) is None and Budget(max_usd=3, usd_per_hour=0).left_seconds(1e9) is None
+    with pytest.raises(QuotaExceeded, match=r"train.max_usd = 3 at 1.5 USD an hour: 2.50 hours"):
+        Budget(max_usd=3, usd_per_hour=1.5).left_seconds(9000)
 
 
 async def test_a_training_without_a_store_stays_as_it_was(tmp_path):

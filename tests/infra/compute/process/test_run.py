@@ -203,7 +203,7 @@ async def test_a_listener_that_fails_ends_the_script(tmp_path):
 async def test_a_deaf_script_is_killed_after_its_grace(tmp_path):
     """A script that ignores SIGTERM at the end of its time is killed, and the limit is named."""
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: time.sleep(0.01)\n"
-    with pytest.raises(QuotaExceeded, match=r"ended when its hours were used up. Raise train.max_hours"):
+    with pytest.raises(QuotaExceeded, match=r"ended when its hours were used up. Raise train.max_hours, or train.max_usd,"):
         await run(code, tmp_path, lease_seconds=0.5, grace_seconds=0.2)
 
 

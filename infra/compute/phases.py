@@ -1,0 +1,88 @@
+"""Where the time of a run went, so that a slow start can be blamed on the right one: the queue, the machine, the start of Python, the data, or the training.
+
+What happened before our process was there is told by the run's states on the Prefect server, so clocks of two machines meet: a phase is never below zero.
+"""
+
+import time
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import psutil
+
+from infra.revisions import Frozen
+
+T = TypeVar("T")
+MEANING: Final[Mapping[str, str]] = {
+    "queued": "due, and no worker had taken it",
+    "machine": "a worker had taken it; machine, image and pod",
+    "start": "Python and Prefect",
+    "resolve": "the config, the key, the ledger",
+    "data": "the rows and the base model",
+    "training": "the script",
+    "publish": "the candidate",
+}
+
+
+class Phase(Frozen):
+    """One phase and how long it took."""
+
+    name: str
+    seconds: float
+
+
+class PhaseClock:
+    """Times the phases of one attempt inside its process."""
+
+    def __init__(self) -> None:
+        self.begun_at = time.time()
+        self.born_at = psutil.Process().create_time()
+        self.measured: list[Phase] = []
+        self._since = self.begun_at
+
+    async def timed(self, name: str, work: Awaitable[T]) -> T:
+        """Await the work as a phase of this name; what lay before it, since the last one, is `resolve`."""
+        began = time.time()
+        if not self.measured:
+            self.measured.append(Phase(name="resolve", seconds=began - self._since))
+        found = await work
+        self.measured.append(Phase(name=name, seconds=time.time() - began))
+        return found
+
+    def phases(self, states: Sequence[Mapping[str, Any]]) -> list[Phase]:
+        """All phases; `states` are the run's, oldest first, as the Prefect server has them."""
+        attempt = _last_attempt(states)
+        due, taken = _moment(attempt, "SCHEDULED"), _moment(attempt, "PENDING")
+        before = [
+            Phase(name="queued", seconds=max(taken - due, 0.0)) if due and taken else None,
+            Phase(name="machine", seconds=max(self.born_at - taken, 0.0)) if taken else None,
+            Phase(name="start", seconds=max(self.begun_at - max(self.born_at, taken or 0.0), 0.0)),
+        ]
+        return [phase for phase in before if phase] + self.measured
+
+
+def render(phases: Sequence[Phase]) -> str:
+    """A table for the run page."""
+    lines = ["| phase | seconds | |", "|---|---:|---|"]
+    return "\n".join([*lines, *(f"| {phase.name} | {phase.seconds:,.1f} | {MEANING.get(phase.name, '')} |" for phase in phases)])
+
+
+def headline(phases: Sequence[Phase]) -> str:
+    """The same in a line: `queued 0.4 s, machine 3.1 s, …`."""
+    return ", ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in phases)
+
+
+def _last_attempt(states: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """From the last time that the run was due."""
+    due = [place for place, state in enumerate(states) if state["type"] == "SCHEDULED"]
+    return states[due[-1] :] if due else states
+
+
+def _moment(states: Sequence[Mapping[str, Any]], state_type: str) -> float | None:
+    """When the first state of a type began, as Unix seconds; a run that waits is due at its scheduled time."""
+    state = next((state for state in states if state["type"] == state_type), None)
+    if state is None:
+        return None
+    scheduled = (state.get("state_details") or {}).get("scheduled_time")
+    told = max(str(state["timestamp"]), str(scheduled or ""))
+    return datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()

@@ -1,0 +1,39 @@
+"""Where a run's time went is told from its states and its own clock, and never below zero."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from infra.compute.phases import PhaseClock, headline, render
+
+NOW = datetime.now(UTC)
+
+
+def state(kind: str, ago_seconds: float, due_ago_seconds: float | None = None) -> dict[str, object]:
+    due = {"scheduled_time": (NOW - timedelta(seconds=due_ago_seconds)).isoformat()} if due_ago_seconds is not None else {}
+    return {"type": kind, "timestamp": (NOW - timedelta(seconds=ago_seconds)).isoformat(), "state_details": due}
+
+
+async def test_phases_follow_one_another() -> None:
+    """Queue and machine from the states of the last attempt, start from our birth, the rest as it was timed."""
+    clock = PhaseClock()
+    clock.born_at, clock.begun_at = (NOW - timedelta(seconds=5)).timestamp(), (NOW - timedelta(seconds=2)).timestamp()
+    assert await clock.timed("data", asyncio.sleep(0.02, "rows")) == "rows"
+    earlier = [state("SCHEDULED", 900), state("PENDING", 800), state("RUNNING", 700), state("CRASHED", 600)]
+    found = clock.phases([*earlier, state("SCHEDULED", 60, due_ago_seconds=20), state("PENDING", 15), state("RUNNING", 2)])
+    seconds = {phase.name: phase.seconds for phase in found}
+    assert list(seconds) == ["queued", "machine", "start", "resolve", "data"]
+    assert (seconds["queued"], seconds["machine"], seconds["start"]) == pytest.approx((5, 10, 3), abs=0.01) and seconds["data"] >= 0.02
+    assert headline(found).startswith("queued 5.0 s, machine 10.0 s, start 3.0 s") and "| machine | 10.0 | a worker had taken it" in render(found)
+
+
+def test_two_clocks_that_differ_make_no_negative_phase() -> None:
+    """The server's clock is another machine's."""
+    found = PhaseClock().phases([state("SCHEDULED", -60), state("PENDING", -90)])
+    assert all(phase.seconds >= 0 for phase in found)
+
+
+def test_without_a_server_the_own_phases_are_told() -> None:
+    """States that can't be had are left out."""
+    assert [phase.name for phase in PhaseClock().phases([])] == ["start"]
