@@ -8,62 +8,43 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.errors import BadInput, SpaceportError, Unhealthy, UnknownOutcome
+from infra.compute.rented.machines import Machine, Order
+from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unhealthy, UnknownOutcome
 from infra.hub.answers import hub_errors
 from infra.hub.client import HubClient
-from infra.revisions import Frozen
+from infra.settings import Settings
 
-RUN_LABEL, LEASE_LABEL, ATTEMPT_LABEL = "spaceport-run", "spaceport-lease", "spaceport-attempt"
+RUN_LABEL, KEY_LABEL, LEASE_LABEL, ATTEMPT_LABEL = "spaceport-run", "spaceport-key", "spaceport-lease", "spaceport-attempt"
 LIVING: Final = ("SCHEDULING", "RUNNING")
 LOOK_AGAIN_SECONDS: Final = 2.0
 TAIL_LINES: Final = 20
-
-
-class Machine(Frozen):
-    """A Job as we see it."""
-
-    id: str
-    run_id: str
-    stage: str
-    created_at: datetime | None = None
-    said: str | None = None
-    url: str = ""
-    lease_ends_at: datetime | None = None
-    started: bool = False  # whether its hardware was ever had
-
-    @property
-    def lives(self) -> bool:
-        """Whether it runs, or may still come to run."""
-        return self.stage in LIVING
-
-
-class Order(Frozen):
-    """What a Job is asked for with. `secrets` go to the Job alone and into no label, log or listing."""
-
-    run_id: str
-    attempt: int
-    image: str
-    command: tuple[str, ...]
-    flavor: str
-    environment: dict[str, str]
-    lease_seconds: int
+KEY_LABEL_LENGTH: Final = 32  # the start of the step key, as everywhere where a person reads it; long labels are cut by nobody's promise
 
 
 class Jobs:
-    """The Jobs of one namespace."""
+    """The Jobs of one namespace. A Job's id names its namespace too: `my-org/6f2a…`."""
+
+    noun = "Job"
 
     def __init__(self, hub: HubClient, namespace: str | None = None) -> None:
         self.hub = hub
         # Always named: without a namespace list_jobs asks for the token of this machine's login, not for its client's (huggingface_hub 2.4.0, 2026-11).
         self.namespace = namespace or str(hub.whoami()["name"])
 
-    def attach_or_start(self, order: Order, secrets: Mapping[str, str]) -> Machine:
+    @classmethod
+    def from_settings(cls, namespace: str | None = None, settings: Settings | None = None) -> "Jobs":
+        """The Jobs that the environment's token may start."""
+        settings = settings or Settings()
+        return cls(HubClient.from_settings(settings), namespace or settings.jobs_namespace)
+
+    def attach_or_start(self, order: Order, flavor: str, secrets: Mapping[str, str]) -> Machine:
         """The living Job of this flow run, or a new one. An answer that was lost is looked for by label before anything is asked again."""
         found = self.living(order.run_id)
         if found:
             return found
         labels = {
             RUN_LABEL: order.run_id,
+            KEY_LABEL: order.step_key[:KEY_LABEL_LENGTH] or "none",
             ATTEMPT_LABEL: str(order.attempt),
             LEASE_LABEL: str(int(time.time()) + order.lease_seconds),
             "name": f"spaceport-{order.run_id[:8]}",
@@ -71,7 +52,7 @@ class Jobs:
         spec: dict[str, Any] = {"image": order.image, "command": list(order.command), "env": order.environment, "secrets": dict(secrets), "labels": labels}
         try:
             with hub_errors(f"starting a Job in {self.namespace}"):
-                return self._seen(self.hub.api.run_job(**spec, flavor=order.flavor, timeout=order.lease_seconds, namespace=self.namespace))
+                return self._seen(self.hub.api.run_job(**spec, flavor=flavor, timeout=order.lease_seconds, namespace=self.namespace))
         except (Unhealthy, UnknownOutcome):
             time.sleep(LOOK_AGAIN_SECONDS)
             found = self.living(order.run_id)
@@ -94,25 +75,39 @@ class Jobs:
         )
         return [self._seen(job) for job in jobs if RUN_LABEL in (job.labels or {})]
 
-    def look(self, job_id: str) -> Machine | None:
+    def look(self, machine_id: str) -> Machine | None:
         """A Job as it is now; None when the provider knows none of that id."""
+        namespace, job_id = self._parted(machine_id)
         try:
-            return self._seen(self.hub.ask(f"asking for Job {job_id}", lambda: self.hub.api.inspect_job(job_id=job_id, namespace=self.namespace)))
+            return self._seen(self.hub.ask(f"asking for Job {machine_id}", lambda: self.hub.api.inspect_job(job_id=job_id, namespace=namespace)), namespace)
         except BadInput:  # 404
             return None
 
-    def end(self, job_id: str) -> None:
+    def end(self, machine_id: str) -> None:
         """SIGTERM, so that it can seal, and SIGKILL after the provider's grace. Ending what has ended is no error."""
-        with hub_errors(f"ending Job {job_id}"):
-            self.hub.api.cancel_job(job_id=job_id, namespace=self.namespace)
+        namespace, job_id = self._parted(machine_id)
+        with hub_errors(f"ending Job {machine_id}"):
+            self.hub.api.cancel_job(job_id=job_id, namespace=namespace)
 
-    def last_lines(self, job_id: str) -> str:
+    def last_lines(self, machine_id: str) -> str:
         """The end of what it said; empty when that can't be had."""
+        namespace, job_id = self._parted(machine_id)
         try:
-            said = self.hub.ask(f"reading Job {job_id}", lambda: list(self.hub.api.fetch_job_logs(job_id=job_id, namespace=self.namespace, tail=TAIL_LINES)))
+            said = self.hub.ask(f"reading Job {machine_id}", lambda: list(self.hub.api.fetch_job_logs(job_id=job_id, namespace=namespace, tail=TAIL_LINES)))
         except SpaceportError:
             return ""
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in said).strip()
+
+    def why_it_ended(self, machine: Machine) -> SpaceportError:
+        """By the provider's message; a Job that says nothing of itself was taken away."""
+        said, where = machine.said or "", f"Job {machine.id} ({machine.url})"
+        if "timeout" in said.lower():
+            return QuotaExceeded(
+                f"{where} was ended at its lease. Raise train.max_hours or the pool's lease; the training goes on from its last sealed checkpoint."
+            )
+        if "oomkilled" in said.lower() or "137" in said:
+            return OutOfMemory(f"{where}: {said}. Take hardware with more memory, or a smaller batch.")
+        return Preempted(f"{where} ended as {machine.stage} without a word of its run. {said}".strip())
 
     def usd_per_hour(self, flavor: str) -> float | None:
         """What the hardware costs by the provider's own list; None where it isn't listed."""
@@ -123,13 +118,19 @@ class Jobs:
         per_minute = next((entry.unit_cost_usd for entry in listed if entry.name == flavor), None)
         return None if per_minute is None else per_minute * 60
 
-    def _seen(self, job: Any) -> Machine:
+    def _parted(self, machine_id: str) -> tuple[str, str]:
+        namespace, _, job_id = machine_id.rpartition("/")
+        return namespace or self.namespace, job_id
+
+    def _seen(self, job: Any, namespace: str | None = None) -> Machine:
         labels = job.labels or {}
         lease = labels.get(LEASE_LABEL, "")
+        stage = str(getattr(job.status.stage, "value", job.status.stage))
         return Machine(
-            id=job.id,
+            id=f"{namespace or self.namespace}/{job.id}",
             run_id=labels.get(RUN_LABEL, ""),
-            stage=str(getattr(job.status.stage, "value", job.status.stage)),
+            stage=stage,
+            lives=stage in LIVING,
             created_at=job.created_at,
             said=job.status.message,
             url=job.url,

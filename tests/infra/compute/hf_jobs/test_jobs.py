@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from infra.compute.hf_jobs.jobs import Jobs, Order
-from infra.compute.hf_jobs.secrets import parted
+from infra.compute.hf_jobs.jobs import Jobs
+from infra.compute.rented.machines import Machine, Order
+from infra.compute.rented.secrets import parted
 from infra.errors import BadInput
 from infra.hub.client import HubClient
 
@@ -19,19 +20,23 @@ def jobs(hub: Any) -> Jobs:
 
 
 def order(run_id: str, **more: Any) -> Order:
-    told = {"run_id": run_id, "attempt": 1, "image": "python", "command": SLEEP, "flavor": "cpu-basic", "environment": {}, "lease_seconds": 300}
+    told = {"run_id": run_id, "attempt": 1, "step_key": "", "image": "python", "command": SLEEP, "environment": {}, "lease_seconds": 300}
     return Order.model_validate(told | more)
+
+
+def had(jobs: Jobs, asked: Order, flavor: str = "cpu-basic") -> Machine:
+    return jobs.attach_or_start(asked, flavor, {})
 
 
 def test_a_run_has_one_job_however_often_it_is_asked_for(jobs: Jobs) -> None:
     """The living one is attached to; when it has ended, a new one is started; ending what has ended is no error."""
     run = uuid.uuid4().hex
-    first = jobs.attach_or_start(order(run), {})
-    assert jobs.attach_or_start(order(run), {}).id == first.id
+    first = had(jobs, order(run))
+    assert had(jobs, order(run)).id == first.id
     jobs.end(first.id)
     ended_at_last(jobs, first.id)
     jobs.end(first.id)
-    second = jobs.attach_or_start(order(run, attempt=2), {})
+    second = had(jobs, order(run, attempt=2))
     assert second.id != first.id
     jobs.end(second.id)
 
@@ -40,14 +45,14 @@ def test_of_two_jobs_of_one_run_the_younger_is_ended(jobs: Jobs) -> None:
     """A lost answer may leave two: whoever looks next keeps the oldest."""
     run = uuid.uuid4().hex
     found = [jobs.hub.api.run_job(image="python", command=list(SLEEP), labels={"spaceport-run": run}, namespace=jobs.namespace) for _ in range(2)]
-    assert jobs.attach_or_start(order(run), {}).id == found[0].id
-    ended_at_last(jobs, found[1].id)
-    jobs.end(found[0].id)
+    assert had(jobs, order(run)).id == f"{jobs.namespace}/{found[0].id}"
+    ended_at_last(jobs, f"{jobs.namespace}/{found[1].id}")
+    jobs.end(f"{jobs.namespace}/{found[0].id}")
 
 
 def test_a_job_bears_its_run_and_its_lease(jobs: Jobs) -> None:
     """So that a list of the provider alone says whose it is and until when; the provider itself ends it then."""
-    machine = jobs.attach_or_start(order(uuid.uuid4().hex, lease_seconds=3), {})
+    machine = had(jobs, order(uuid.uuid4().hex, lease_seconds=3))
     (listed,) = [found for found in jobs.listed() if found.id == machine.id]
     assert listed.run_id == machine.run_id and listed.lease_ends_at is not None
     ended_at_last(jobs, machine.id)
@@ -59,7 +64,7 @@ def test_what_nobody_knows_is_no_job_and_hardware_that_is_none_is_said(jobs: Job
     """An unknown id is None, an unknown flavor a bad input that names it; a price is known or it isn't."""
     assert jobs.look("0" * 24) is None
     with pytest.raises(BadInput, match="abacus"):
-        jobs.attach_or_start(order(uuid.uuid4().hex, flavor="abacus"), {})
+        had(jobs, order(uuid.uuid4().hex), "abacus")
     assert jobs.usd_per_hour("a10g-small") == pytest.approx(1.0, abs=0.01) and jobs.usd_per_hour("abacus") is None
 
 
@@ -76,4 +81,4 @@ def test_credentials_become_secrets_wherever_they_come_from() -> None:
 
 
 def ended_at_last(jobs: Jobs, job_id: str) -> None:
-    jobs.hub.api.wait_for_job(job_id, timeout=60, poll_interval=0.1, namespace=jobs.namespace)
+    jobs.hub.api.wait_for_job(job_id.rpartition("/")[2], timeout=60, poll_interval=0.1, namespace=jobs.namespace)

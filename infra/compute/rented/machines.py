@@ -1,0 +1,82 @@
+"""A rented machine in our words, and what its provider must answer."""
+
+from datetime import datetime
+from typing import Any, Protocol
+
+from prefect.client.schemas.objects import FlowRun
+
+from infra.errors import SpaceportError
+from infra.revisions import Frozen
+
+LEASE_SLACK_SECONDS = 900  # beyond train.max_hours: image, data, and the last seal
+GONE, NEVER_HAD = "GONE", "NEVER HAD"  # stages that are ours
+
+
+class Machine(Frozen):
+    """A machine as its provider shows it. `id` finds it again without anything else of ours."""
+
+    id: str
+    run_id: str
+    stage: str  # the provider's own word
+    lives: bool  # whether it runs, or may still come to run
+    started: bool = False  # whether it was ever had
+    created_at: datetime | None = None
+    said: str | None = None  # the provider's reason for its stage
+    url: str = ""
+    lease_ends_at: datetime | None = None
+
+
+class Order(Frozen):
+    """What a machine is asked for with. Secrets aren't in it: they go to the machine alone and into no label, log or listing."""
+
+    run_id: str
+    attempt: int
+    step_key: str
+    image: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    lease_seconds: int
+
+
+class Provider(Protocol):
+    """Who rents machines out. Every answer may be an Unhealthy: nothing follows from that about a machine."""
+
+    noun: str  # what its machines are called
+
+    def look(self, machine_id: str) -> Machine | None:
+        """A machine as it is now; None when the provider knows none of that id."""
+
+    def end(self, machine_id: str) -> None:
+        """SIGTERM, so that it can seal, and SIGKILL after the provider's grace. Ending what has ended is no error."""
+
+    def last_lines(self, machine_id: str) -> str:
+        """The end of what it said; empty when that can't be had."""
+
+    def why_it_ended(self, machine: Machine) -> SpaceportError:
+        """What the end of a machine means, as one error of our tree, for a run that couldn't say so itself."""
+
+
+def lease_seconds(flow_run: FlowRun, lease_hours: float) -> int:
+    """How long the run's machine may live: by its config's train.max_hours and some slack for the way, else by its pool."""
+    hours = _config(flow_run).get("train", {}).get("max_hours")
+    return int(float(hours) * 3600) + LEASE_SLACK_SECONDS if hours else int(lease_hours * 3600)
+
+
+def step_key(flow_run: FlowRun) -> str:
+    """The step key that the run was started for; empty when a person started it without one."""
+    return str(flow_run.parameters.get("expected_key") or "")
+
+
+def never_had(noun: str, machine: Machine, start_timeout_seconds: float) -> Machine:
+    """The machine as one that was given up before it was had."""
+    said = f"no {noun} was to be had within {start_timeout_seconds:.0f} s" + (f": {machine.said}" if machine.said else "")
+    return machine.model_copy(update={"stage": NEVER_HAD, "lives": False, "said": said})
+
+
+def gone(machine: Machine) -> Machine:
+    """The machine as one that its provider doesn't know any more."""
+    return machine.model_copy(update={"stage": GONE, "lives": False})
+
+
+def _config(flow_run: FlowRun) -> dict[str, Any]:
+    return flow_run.parameters.get("config") or {}

@@ -1,0 +1,132 @@
+"""A Prefect worker that rents one machine per flow run; a target says what its pool offers and who its provider is.
+
+The run looks after itself on its machine (infra/compute/own_run.py): it ends when it was cancelled. What it can't say any more is said here, by the
+provider's word: a machine that was never had, was ended at its lease, ran out of memory, failed before Prefect began on it, or is gone.
+"""
+
+import asyncio
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import anyio.abc
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import InfrastructureNotFound
+from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
+from pydantic import Field
+
+from infra.compute.rented.ending import Watch, conclude
+from infra.compute.rented.machines import Machine, Order, Provider, gone, lease_seconds, never_had, step_key
+from infra.compute.rented.secrets import parted
+from infra.errors import BadInput, SpaceportError
+from infra.prefect_api import PrefectApi
+
+COMMAND = "python -m infra.compute.process.engine"
+SECRETS = ["HF_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+PASSED_ON = ["HF_ENDPOINT", "SPACEPORT_CHECKPOINT_STORE", "SPACEPORT_RETRY_PACE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"]
+FOLLOW_SECONDS = 2.0
+
+
+class RentedVariables(BaseVariables):
+    """What a deployment or a run may choose on every rented target."""
+
+    command: str | None = Field(
+        COMMAND, title="Command", description="Starts the run on the machine: Prefect's engine, in one process. `prefect flow-run execute` works too, in two."
+    )
+    image: str = Field("python:3.11", title="Image", description="Holds Python and this project with its locked packages; named by digest in production.")
+    secrets: list[str] = Field(
+        SECRETS, title="Secrets", description="Names of the worker's environment variables that the machine gets as secrets, where the worker has them."
+    )
+    passed_on: list[str] = Field(PASSED_ON, title="Settings", description="Names of the worker's environment variables that the machine gets as they are.")
+    lease_hours: float = Field(24.0, gt=0, title="Lease (h)", description="How long a machine may live where train.max_hours says nothing.")
+    start_timeout_seconds: float = Field(1800.0, gt=0, title="Start limit (s)", description="How long a run may wait for its machine.")
+
+
+class RentedConfiguration(BaseJobConfiguration):
+    """One machine."""
+
+    image: str
+    secrets: list[str] = Field(default_factory=list)
+    passed_on: list[str] = Field(default_factory=list)
+    lease_hours: float = 24.0
+    start_timeout_seconds: float = 1800.0
+
+    def order(self, flow_run: FlowRun, defaults: Mapping[str, str]) -> tuple[Order, dict[str, str]]:
+        """What is asked of the provider, and the secrets, apart from it. `defaults` are variables that hold where the worker has none."""
+        environment, secret = parted(self.env, self.secrets, self.passed_on)
+        order = Order(
+            run_id=str(flow_run.id),
+            attempt=flow_run.run_count + 1,
+            step_key=step_key(flow_run),
+            image=self.image,
+            command=tuple(shlex.split(str(self.command))),
+            environment={**defaults, **environment},
+            lease_seconds=lease_seconds(flow_run, self.lease_hours),
+        )
+        return order, secret
+
+
+class RentedResult(BaseWorkerResult):
+    """What became of a machine. Its flow run's state is set by us, so the base worker has none to add."""
+
+
+class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult], ABC):  # Prefect registers no class that names ABC itself
+    """Rents one machine per flow run. A target says who its provider is, and how a machine is had."""
+
+    @abstractmethod
+    def provider(self, configuration: Any = None) -> Provider:
+        """Whom to ask about machines; without a configuration, about machines that are named by their id."""
+
+    @abstractmethod
+    def rent(self, provider: Any, flow_run: FlowRun, configuration: Any) -> Machine:
+        """The run's living machine, or a new one."""
+
+    async def setup(self) -> None:
+        """Besides what every worker does: watch the machines that another worker, or this one before a restart, had started."""
+        await super().setup()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def teardown(self, *exc_info: Any) -> None:
+        """Machines live on; the next worker, or their lease, sees to them."""
+        self._watching.cancel()
+        await super().teardown(*exc_info)
+
+    async def run(self, flow_run: FlowRun, configuration: RentedConfiguration, task_status: anyio.abc.TaskStatus[Any] | None = None) -> RentedResult:
+        """Attach to the run's machine or rent one, and follow it to its end."""
+        provider = await asyncio.to_thread(self.provider, configuration)
+        machine = await asyncio.to_thread(self.rent, provider, flow_run, configuration)
+        if task_status is not None:
+            task_status.started(machine.id)
+        self.get_flow_run_logger(flow_run).info("%s %s: %s", provider.noun, machine.id, machine.url)
+        machine = await self._follow(provider, machine, configuration.start_timeout_seconds)
+        await asyncio.to_thread(conclude, PrefectApi.from_settings(), provider, machine)
+        return RentedResult(identifier=machine.id, status_code=0)
+
+    async def kill_infrastructure(self, infrastructure_pid: str, configuration: RentedConfiguration, grace_seconds: int = 30) -> None:
+        """End the machine of a run that can't end itself."""
+        provider = await asyncio.to_thread(self.provider, configuration)
+        try:
+            await asyncio.to_thread(provider.end, infrastructure_pid)
+        except BadInput as error:
+            raise InfrastructureNotFound(str(error)) from error
+
+    async def _watch(self) -> None:
+        provider = await asyncio.to_thread(self.provider)
+        await Watch(PrefectApi.from_settings(), provider, self._work_pool_name).forever()
+
+    async def _follow(self, provider: Provider, machine: Machine, start_timeout_seconds: float) -> Machine:
+        """To its end. One that waits too long for its hardware is ended; a provider that doesn't answer is asked again."""
+        waited = 0.0
+        while machine.lives:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            waited += 0.0 if machine.started else FOLLOW_SECONDS
+            if waited > start_timeout_seconds:
+                await asyncio.to_thread(provider.end, machine.id)
+                return never_had(provider.noun, machine, start_timeout_seconds)
+            try:
+                found = await asyncio.to_thread(provider.look, machine.id)
+                machine = found or gone(machine)
+            except SpaceportError as error:
+                self._logger.warning("%s", error)
+        return machine
