@@ -13,6 +13,7 @@ MANIFEST = PROJECT / "prefect.yaml"
 POOLS = {
     "process": ("prefect.workers.process", "ProcessWorker", "Processes on this machine."),
     "hf-jobs": ("infra.compute.hf_jobs.worker", "HfJobsWorker", "One Hugging Face Job per training. Image, hardware and namespace are the pool's."),
+    "ec2": ("infra.compute.ec2.worker", "Ec2Worker", "One EC2 instance per training. Image, instance types, zones and markets are the pool's."),
 }
 
 

@@ -13,7 +13,11 @@ from typing import Final, cast
 from infra.errors import SpaceportError
 from infra.revisions import Frozen
 
-TARGETS: Final[Mapping[str, str]] = {"process": "infra.compute.process.leases", "hf-jobs": "infra.compute.hf_jobs.leases"}
+TARGETS: Final[Mapping[str, str]] = {
+    "process": "infra.compute.process.leases",
+    "hf-jobs": "infra.compute.hf_jobs.leases",
+    "ec2": "infra.compute.ec2.leases",
+}
 # It had its own grace already; this is for the way from its death to the provider's list.
 SLACK: Final = timedelta(seconds=60)
 

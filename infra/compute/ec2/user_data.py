@@ -31,7 +31,7 @@ def user_data(order: Order, python: str, secret_id: str | None, needed: Iterable
     names = sorted(needed)
     if names and not secret_id:
         raise BadInput(
-            f"the machine needs {', '.join(names)}, and the pool's secret_id is empty. Put them as one JSON object into a secret of AWS Secrets Manager and name it."
+            f"the machine needs {', '.join(names)}, and the pool's secret_id is empty. Name a secret of AWS Secrets Manager that holds them as a JSON object."
         )
     script = SCRIPT.format(
         backstop_seconds=order.lease_seconds + BACKSTOP_SECONDS,

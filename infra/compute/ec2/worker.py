@@ -13,8 +13,10 @@ from infra.compute.ec2.user_data import BACKSTOP_SECONDS, user_data
 from infra.compute.rented.machines import Machine, Order
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 from infra.compute.waiters import GONE
-from infra.errors import BadInput, SpaceportError
+from infra.errors import BadInput, Cancelled, SpaceportError
+from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
+from infra.settings import Settings
 
 SECRETS = ["HF_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"]  # none of AWS: the machine has a role
 
@@ -96,12 +98,17 @@ class Ec2Worker(RentedWorker):
         renting = Renting(provider, order.run_id, order.attempt, candidates, request, say)
         machine = renting.attach_or_start(configuration.start_timeout_seconds, lambda: _is_wanted(order.run_id))
         if machine is None:
-            raise BadInput("cancelled while it waited for capacity.")
+            raise Cancelled("cancelled while it waited for an EC2 instance.")
         return machine
 
 
 def _defaults(provider: Instances) -> dict[str, str]:
-    return {"AWS_DEFAULT_REGION": provider.region}
+    """Checkpoints go where another machine finds them: without S3 to the Hub."""
+    settings, told = Settings(), {"AWS_DEFAULT_REGION": provider.region}
+    if settings.checkpoint_store:
+        return told
+    namespace = settings.jobs_namespace or HubClient.from_settings(settings).whoami()["name"]
+    return {**told, "SPACEPORT_CHECKPOINT_STORE": f"hf://{namespace}/spaceport-checkpoints"}
 
 
 def _is_wanted(run_id: str) -> bool:

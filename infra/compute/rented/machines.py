@@ -43,6 +43,9 @@ class Provider(Protocol):
 
     noun: str  # what its machines are called
 
+    def living(self, run_id: str) -> Machine | None:
+        """The machine of a flow run that can be attached to; None when there is none."""
+
     def look(self, machine_id: str) -> Machine | None:
         """A machine as it is now; None when the provider knows none of that id."""
 
