@@ -22,6 +22,7 @@ class Cloud:
     def __init__(self, books: Books, folder: Path, image: str, reachable: Iterable[int], hidden: Iterable[str]) -> None:
         self.books, self.folder, self.image = books, folder, image
         self.reachable, self.hidden = set(reachable), {str(folder), *hidden}
+        self._alive: set[str] = set()  # also those that only boot
         self._machines: dict[str, Machine] = {}
         self._why: dict[str, tuple[str, str]] = {}
         self._notices: dict[str, str] = {}
@@ -29,13 +30,14 @@ class Cloud:
     def launched(self, instance_ids: Iterable[str]) -> None:
         """Boot what was just written into the books."""
         for instance_id in instance_ids:
+            self._alive.add(instance_id)
             self.books.set_state(instance_id, "pending")
             threading.Thread(target=self._live, args=(instance_id,), daemon=True).start()
 
     def terminated(self, instance_ids: Iterable[str]) -> None:
         """The books say terminated; the machines still have their grace."""
         for instance_id in instance_ids:
-            if self.machine(instance_id) or instance_id in self._booting():
+            if instance_id in self._alive:
                 self.books.set_state(instance_id, "shutting-down")
                 self._end(instance_id, BY_USER)
 
@@ -65,9 +67,6 @@ class Cloud:
         path = self.folder / f"{instance_id}.log"
         return path.read_bytes()[-65_536:] if path.exists() else b""
 
-    def _booting(self) -> list[str]:
-        return [name for name in self.books.living() if name not in self._machines]
-
     def _end(self, instance_id: str, why: tuple[str, str]) -> None:
         self._why.setdefault(instance_id, why)
         machine = self.machine(instance_id)
@@ -81,14 +80,18 @@ class Cloud:
             machine = Machine(instance_id, self.folder, self.books.user_data(instance_id), told, lambda: self._metadata(instance_id))
         except OSError as error:
             (self.folder / f"{instance_id}.log").open("a").write(f"the test cloud could not boot it: {error}\n")
+            self._alive.discard(instance_id)
             return self.books.end(instance_id, "Server.InternalError", str(error))
         self._machines[instance_id] = machine
-        if instance_id in self._why:
+        with self.books.lock:
+            ended_already = instance_id in self._why
+            if not ended_already:
+                self.books.set_state(instance_id, "running")
+        if ended_already:
             threading.Thread(target=machine.shut_down, daemon=True).start()
-        else:
-            self.books.set_state(instance_id, "running")
         machine.wait()
         del self._machines[instance_id]
+        self._alive.discard(instance_id)
         return self.books.end(instance_id, *self._why.pop(instance_id, BY_ITSELF))
 
     def _metadata(self, instance_id: str) -> dict[str, Any]:

@@ -29,6 +29,8 @@ for stage in 'init --local' init 'modules --mode=config' 'modules --mode=final';
 
 def main(told: dict) -> None:
     """From power on to power off."""
+    stopping: list = []  # from the first moment: a signal that nobody handles is lost on a first process
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(time.monotonic()))
     control = socket.socket(fileno=told["control"])
     socket.sethostname(told["id"])
     listeners = _listeners(told["ports"])
@@ -42,7 +44,7 @@ def main(told: dict) -> None:
     start.parent.mkdir(parents=True, exist_ok=True)
     start.write_text(told["user_data"] if told["image"] == "/" else CLOUD_INIT)
     start.chmod(0o700)
-    _run(str(start))
+    _run(str(start), stopping)
     sys.stdout.flush()
     os._exit(0)
 
@@ -100,10 +102,8 @@ def _become_ec2(instance_id: str) -> None:
         (dmi / name).write_text(text + "\n")
 
 
-def _run(program: str) -> None:
+def _run(program: str, stopping: list) -> None:
     """The user data, until it ends or the machine is told to shut down: SIGTERM to all, a grace, and with our own end the kernel ends the rest."""
-    stopping = []
-    signal.signal(signal.SIGTERM, lambda *_: stopping.append(time.monotonic()))
     main_process = subprocess.Popen([program], env={"PATH": PATH, "HOME": "/root", "LANG": "C.UTF-8"}, stdin=subprocess.DEVNULL, start_new_session=True)
     while main_process.poll() is None and not stopping:
         time.sleep(0.05)

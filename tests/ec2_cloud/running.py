@@ -98,7 +98,7 @@ class Ec2Cloud:
             self._guard(b"inf")
 
     def _guard(self, after: bytes) -> None:
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset-auth", after, method="POST"), timeout=10):
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset-auth", after, {"content-type": "text/plain"}), timeout=10):
             pass
 
 

@@ -46,7 +46,8 @@ def aws_errors(doing: str) -> Iterator[None]:
 
 def code_of(error: BaseException | None) -> str:
     """AWS's own word for an error of ours, or of its client; empty where there was none."""
-    response = getattr(error, "response", None) or getattr(getattr(error, "__cause__", None), "response", None)
+    found = getattr(error, "__cause__", None) if isinstance(error, SpaceportError) else error
+    response = getattr(found, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 

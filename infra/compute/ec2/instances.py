@@ -21,7 +21,7 @@ LIVING: Final = (*ATTACHABLE, "shutting-down", "stopping")  # while it shuts dow
 PARAMETER_PREFIXES: Final = ("ssm:", "/")
 TAIL_LINES: Final = 20
 NOT_FOUND: Final = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
-_TRIES, _PAUSE_SECONDS = 4, 1.0
+_TRIES = 4
 
 
 class Instances:
@@ -29,8 +29,8 @@ class Instances:
 
     noun = "EC2 instance"
 
-    def __init__(self, region: str, owner: str) -> None:
-        self.region, self.owner = region, owner
+    def __init__(self, region: str, owner: str, pause_seconds: float = 1.0) -> None:
+        self.region, self.owner, self.pause_seconds = region, owner, pause_seconds
         self._clients: dict[tuple[str, str], Any] = {}
 
     @classmethod
@@ -81,7 +81,7 @@ class Instances:
             except (Lost, RateLimited) as error:
                 if attempt == _TRIES:
                     raise
-                time.sleep(error.retry_after_seconds if isinstance(error, RateLimited) else _PAUSE_SECONDS * attempt)
+                time.sleep(error.retry_after_seconds if isinstance(error, RateLimited) else self.pause_seconds * attempt)
         raise AssertionError("unreachable")
 
     def end(self, machine_id: str) -> None:

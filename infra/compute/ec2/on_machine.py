@@ -33,7 +33,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--secret", default="")
     parser.add_argument("--needs", default="")
     options = parser.parse_args(told)
-    signal.signal(signal.SIGTERM, lambda *_: None)  # a shutdown tells every process of the machine: the command's end is waited for
     lease_ends = time.monotonic() + options.lease_seconds
     try:
         secrets = fetched(options.secret, [name for name in options.needs.split(",") if name])
@@ -71,6 +70,8 @@ def fetched(secret_id: str, needed: Sequence[str]) -> dict[str, str]:
 def watched(command: Sequence[str], environment: Mapping[str, str], lease_ends: float) -> None:
     """Run the command to its end. Raises what ended it where that was not its own doing."""
     memory, metadata, reason = MemoryWatch(), Metadata(), None
+    told: list[int] = []  # a shutdown tells every process of the machine: the command's end is waited for
+    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL)
     while process.poll() is None and reason is None:
         reason = _reason(metadata, lease_ends)
@@ -84,6 +85,8 @@ def watched(command: Sequence[str], environment: Mapping[str, str], lease_ends: 
         process.wait()
     if reason is not None:
         raise reason
+    if told:
+        raise Preempted("the machine was told to shut down; the next attempt goes on from the last sealed checkpoint.")
     if process.returncode == -signal.SIGKILL and memory.killed({"code": process.returncode}):
         raise OutOfMemory("the machine ran out of memory and killed the run. Name an instance type with more, or make the batch smaller.")
     if process.returncode:

@@ -19,9 +19,18 @@ Say = Callable[[str], None]
 class Renting:
     """What one attempt of a run asks for; `request` is what all candidates share."""
 
-    def __init__(self, instances: Instances, run_id: str, attempt: int, candidates: Sequence[Candidate], request: Mapping[str, Any], say: Say) -> None:
+    def __init__(
+        self,
+        instances: Instances,
+        run_id: str,
+        attempt: int,
+        candidates: Sequence[Candidate],
+        request: Mapping[str, Any],
+        say: Say,
+        between_walks_seconds: float = BETWEEN_WALKS_SECONDS,
+    ) -> None:
         self.instances, self.run_id, self.attempt = instances, run_id, attempt
-        self.candidates, self.request, self.say = candidates, request, say
+        self.candidates, self.request, self.say, self.between_walks_seconds = candidates, request, say, between_walks_seconds
 
     def attach_or_start(self, timeout_seconds: float, is_wanted: Callable[[], bool] = lambda: True) -> Machine | None:
         """The run's living instance, or a new one; walks again and again until the time is over. None when nobody wants it any more."""
@@ -37,13 +46,13 @@ class Renting:
                 return machine
             tried = ", ".join(f"{candidate} ({code})" for candidate, code in refused.items())
             _raise_if_hopeless(refused, tried)
-            if time.monotonic() + BETWEEN_WALKS_SECONDS > ends:
+            if time.monotonic() + self.between_walks_seconds > ends:
                 time.sleep(max(0.0, ends - time.monotonic()))
                 raise CapacityError(
                     f"no EC2 instance was to be had within {timeout_seconds:.0f} s. Tried, in this order: {tried}. Name other types or zones, or wait."
                 )
-            self.say(f"no capacity: {tried}; walking again in {BETWEEN_WALKS_SECONDS:.0f} s")
-            time.sleep(BETWEEN_WALKS_SECONDS)
+            self.say(f"no capacity: {tried}; walking again in {self.between_walks_seconds:.0f} s")
+            time.sleep(self.between_walks_seconds)
         return None
 
     def _walk(self, refused: dict[str, str]) -> Machine | None:
