@@ -12,13 +12,13 @@ import pytest
 
 from infra.compute.ec2.instances import LIVING, RUN_TAG
 from infra.compute.ec2.leases import list_leased
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
 from tests.ec2_cloud.running import IMAGE, REGION
 from tests.pipeline.conftest import wait_until
 
 POOL, SECRET, BUCKET = "ec2", "spaceport/train", "checkpoints"
-LONG = ["--train.args.epochs", "60"]
+LONG = ["--train.args.epochs", "20"]
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +121,13 @@ class Training:
     """A pipeline run that waits for a long training on a machine."""
 
     def __init__(self, spaceport: Any, config: Path, prefect: PrefectApi, cloud: Ec2Cloud, machines: Any) -> None:
-        self.spaceport, self.config, self.prefect, self.machines = spaceport, config, prefect, machines
+        self.spaceport, self.config, self.prefect, self.machines, self.cloud = spaceport, config, prefect, machines, cloud
         self.key = config.stem
         started = spaceport("run", str(config), "--target", POOL, *LONG, "--detach", "--key", self.key)[1]
         self.run = str(started["flow_run"]["id"])
-        (machine,) = wait_until(lambda: machines("running"))
+        (machine,) = wait_until(lambda: machines("running"), 240)
         self.id, self.child = str(machine["InstanceId"]), run_of(machine)
-        wait_until(lambda: prefect.artifacts(self.child, "progress") or not machines(*LIVING))
+        wait_until(lambda: prefect.artifacts(self.child, "progress") or not machines(*LIVING), 240)
         assert machines(*LIVING), cloud.console(self.id)
 
     def ends(self) -> dict[str, Any]:
@@ -143,15 +143,23 @@ class Training:
 
 
 @pytest.fixture
-def training(request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, cloud: Ec2Cloud, machines: Any, pool: Any) -> Training:
+def training(
+    request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, cloud: Ec2Cloud, machines: Any, pool: Any
+) -> Iterator[Training]:
     pool(**getattr(request, "param", {}))
-    return Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35]}"), prefect, cloud, machines)
+    found = Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35]}"), prefect, cloud, machines)
+    yield found
+    for run in (found.run, found.child):  # one that failed must not disturb the next
+        if prefect.read_run(run)["state"]["type"] not in FINAL_STATES:
+            prefect.cancel_run(run)
+    wait_until(lambda: machines(*LIVING) == [], 240)
 
 
 SPOT = pytest.mark.parametrize("training", [{"markets": ["spot"]}], indirect=True, ids=["spot"])
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @SPOT
 def test_a_spot_notice_seals_and_the_next_machine_resumes(training: Training, cloud: Ec2Cloud, prefect: PrefectApi) -> None:
     """Two minutes before its end the machine seals and goes by itself; the same run goes on elsewhere from the sealed checkpoint, not from the beginning."""
@@ -165,6 +173,7 @@ def test_a_spot_notice_seals_and_the_next_machine_resumes(training: Training, cl
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_host_that_dies_is_replaced(training: Training, cloud: Ec2Cloud) -> None:
     """No signal, no goodbye: EC2's word makes the run Crashed, and its next attempt on another machine goes on from what was sealed."""
     cloud.tell("kill", id=training.id)
@@ -173,6 +182,7 @@ def test_a_host_that_dies_is_replaced(training: Training, cloud: Ec2Cloud) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_training_outlives_its_worker(spaceport: Any, training: Training, machines: Any) -> None:
     """kill -9 of the worker: the machine goes on and publishes; another worker adopts it; nothing runs twice."""
     daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
@@ -182,6 +192,7 @@ def test_a_training_outlives_its_worker(spaceport: Any, training: Training, mach
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_machine_that_dies_after_its_worker_is_noticed_by_the_next(spaceport: Any, training: Training, cloud: Ec2Cloud) -> None:
     """Worker and host are killed; the worker that comes later learns it from EC2, and the training goes on elsewhere."""
     daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
@@ -192,6 +203,7 @@ def test_a_machine_that_dies_after_its_worker_is_noticed_by_the_next(spaceport: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cancelling_the_pipeline_terminates_the_machine(training: Training, prefect: PrefectApi, machines: Any) -> None:
     """With the last who waits for it, the training is cancelled, and nothing is rented any more."""
     prefect.cancel_run(training.run)
@@ -200,6 +212,7 @@ def test_cancelling_the_pipeline_terminates_the_machine(training: Training, pref
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_no_capacity_anywhere_is_said(spaceport: Any, project: Path, cloud: Ec2Cloud, pool: Any) -> None:
     """After the start limit the run fails with kind capacity, and its message names what was tried."""
     cloud.fault("RunInstances", "InsufficientInstanceCapacity", times=-1)
@@ -210,6 +223,7 @@ def test_no_capacity_anywhere_is_said(spaceport: Any, project: Path, cloud: Ec2C
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_what_the_pool_lacks_is_a_bad_input_that_names_it(spaceport: Any, project: Path, pool: Any) -> None:
     """No image: the run fails at once in its own kind, and is not tried again as if a machine had been lost."""
     pool(image="")

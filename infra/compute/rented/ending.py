@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider
 from infra.errors import CapacityError, Preempted, SpaceportError, described
@@ -36,7 +37,7 @@ def refuse(api: PrefectApi, run_id: str, error: SpaceportError) -> None:
     state = api.read_run(run_id)["state"]["type"]
     if state == "CANCELLING":
         api.set_state(run_id, "CANCELLED", str(error), force=True)
-    elif state not in FINAL_STATES and state != "SCHEDULED":
+    elif state not in FINAL_STATES and state not in ("SCHEDULED", "RUNNING"):  # the latter: a machine was started after all, and works
         api.set_state(run_id, "FAILED", described(error), force=True)
 
 
@@ -60,23 +61,30 @@ class Watch:
         """Conclude the runs whose machine has ended; two looks before one that can't be found is believed gone. Returns their ids."""
         concluded = []
         for run in self.api.find_runs(states=OPEN, pool=self.pool):
-            machine_id = str(run.get("infrastructure_pid") or "")
-            if not machine_id and run["state_type"] == "RUNNING":  # its worker was killed between starting the machine and noting it
-                found = self.provider.living(str(run["id"]))
-                self.api.note_machine(str(run["id"]), found.id if found else "")
-            if not machine_id:
-                continue  # it is only just being started
-            machine = self.provider.look(machine_id) or Machine(id=machine_id, run_id=str(run["id"]), stage=GONE, lives=False)
-            if machine.lives:
-                self._missing.pop(machine_id, None)
+            run_id, machine = str(run["id"]), self._machine_of(run)
+            if machine is None or machine.lives:
+                self._missing.pop(run_id, None)
                 continue
-            self._missing[machine_id] = self._missing.get(machine_id, 0) + 1
+            self._missing[run_id] = self._missing.get(run_id, 0) + 1
             # One that is only just being started again may still name the machine of its last attempt.
-            if (machine.stage == GONE or run["state_type"] == "PENDING") and self._missing[machine_id] < 2:
+            if (machine.stage == GONE or run["state_type"] == "PENDING") and self._missing[run_id] < 2:
                 continue
-            conclude(self.api, self.provider, machine.model_copy(update={"run_id": str(run["id"])}))
-            concluded.append(str(run["id"]))
+            conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
+            concluded.append(run_id)
         return concluded
+
+    def _machine_of(self, run: Mapping[str, Any]) -> Machine | None:
+        """The machine that a run names; None while it is only just being started."""
+        run_id, named = str(run["id"]), str(run.get("infrastructure_pid") or "")
+        nowhere = Machine(id=named, run_id=run_id, stage=GONE, lives=False)
+        if named:
+            return self.provider.look(named) or nowhere
+        if run["state_type"] != "RUNNING":
+            return None
+        found = self.provider.living(run_id)  # its worker was killed between starting the machine and noting it
+        if found:
+            self.api.note_machine(run_id, found.id)
+        return found or nowhere
 
 
 def _error(provider: Provider, machine: Machine) -> SpaceportError:

@@ -37,8 +37,9 @@ def test_a_machine_boots_through_the_real_cloud_init(cloud_with_init: Ec2Cloud) 
     cloud, instances = cloud_with_init, Instances("us-east-1", "spaceport")
     cloud.client("secretsmanager").create_secret(Name="spaceport/train", SecretString=json.dumps({"HF_TOKEN": "canary"}))
     profile = cloud.instance_profile("machine", "secretsmanager:GetSecretValue")
+    where = {"AWS_ENDPOINT_URL": cloud.url, "AWS_DEFAULT_REGION": "us-east-1"}
     order = Order(
-        run_id=str(uuid.uuid4()), attempt=1, step_key="k", image=IMAGE, lease_seconds=600, environment={"AWS_ENDPOINT_URL": cloud.url},
+        run_id=str(uuid.uuid4()), attempt=1, step_key="k", image=IMAGE, lease_seconds=600, environment=where,
         command=("bash", "-c", "test $HF_TOKEN = canary && echo training with its secret"),
     )  # fmt: skip
     pool = Ec2Configuration(image=IMAGE, python=sys.executable, secret_id="spaceport/train", instance_profile=profile)
