@@ -54,7 +54,7 @@ class LocalStack:
             found = self.find()
             if found.alive and found.prefect_api_url and not found.named(worker_name(target)):
                 self.say(f"worker  for target {target}")
-                LocalStart(self.settings, self.keys, self.say, self._save, found.daemons).worker_for(target, found)
+                LocalStart(self.settings, self.keys, self.say, self._save, found.daemons).serve(target, found)
 
     def down(self) -> list[str]:
         """End the worker, the server and the Hub with everything they started; returns their names."""

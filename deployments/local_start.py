@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from deployments.local_environment import QUIET, Stack, connected, environment_with
 from deployments.local_keys import LocalKeys
+from deployments.local_targets import job_variables, parts_of
 from infra import daemons
 from infra.compute.process.engine import SOCKET_VARIABLE
 from infra.daemons import Daemon
@@ -69,8 +70,8 @@ class LocalStart:
             "reconciler": lambda: self._reconciler(stack),
         }
         order = list(again)
-        for name in dead.keys() - again.keys():  # workers of other targets
-            again[name] = partial(self.worker_for, name.removeprefix("worker-"), stack)
+        for name in sorted(dead.keys() - again.keys()):  # what serves other targets
+            again[name] = partial(self.serve, name.partition("-")[2], stack)
         try:
             for name in again:
                 if name in dead:
@@ -82,15 +83,27 @@ class LocalStart:
         self._save(stack)
         return True
 
-    def worker_for(self, target: str, stack: Stack) -> None:
-        """A worker more, for another target than this machine's processes."""
-        worker = self._worker(stack, target)
+    def serve(self, target: str, stack: Stack) -> None:
+        """Whatever else a target than this machine's processes needs and doesn't run yet; a failure ends what this call started."""
+        before = list(self.started)
+        settings = connected(self.settings, self.keys, stack)
         try:
+            self._register(stack, target)
+            self._choose(settings, target, job_variables(target, settings))
+            for part in parts_of(target, settings, self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}, WORKER_NAME):
+                if not any(daemon.name == part.name and daemon.alive for daemon in before):
+                    self._note(daemons.start(part.name, part.command, part.environment, self.logs / f"{part.name}.log"))
+            worker = next(daemon for daemon in self.started if daemon.name == worker_name(target))
             daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack, target), WORKER_TIMEOUT_SECONDS)
         except BaseException:
-            daemons.stop([worker])
+            daemons.stop(daemon for daemon in self.started if daemon not in before)
             raise
         self._save(stack)
+
+    def _choose(self, settings: Settings, target: str, variables: dict[str, str]) -> None:
+        if variables:
+            api = PrefectApi.from_settings(settings)
+            api.call("PATCH", f"/deployments/{api.deployment_id(f'train_model/{target}')}", {"job_variables": variables})
 
     def _engines(self, stack: Stack) -> None:
         """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
@@ -166,16 +179,15 @@ class LocalStart:
             return url
         raise AssertionError("unreachable")
 
-    def _worker(self, stack: Stack, target: str = "process") -> Daemon:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", target, "--type", target, "--name", WORKER_NAME]
+    def _worker(self, stack: Stack) -> Daemon:
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
         environment = self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5", SOCKET_VARIABLE: str(stack.engine_socket)}
-        name = worker_name(target)
-        worker = daemons.start(name, command, environment, self.logs / f"{name}.log")
+        worker = daemons.start(worker_name("process"), command, environment, self.logs / "worker.log")
         self._note(worker)
         return worker
 
-    def _register(self, stack: Stack) -> None:
-        command = [sys.executable, "-m", "deployments.registry"]
+    def _register(self, stack: Stack, *pools: str) -> None:
+        command = [sys.executable, "-m", "deployments.registry", *pools]
         done = subprocess.run(command, env=self._environment(stack), cwd=PROJECT, capture_output=True, text=True, check=False)
         if done.returncode:
             (self.logs / "registry.log").write_text(done.stdout + done.stderr)

@@ -1,7 +1,10 @@
 """Puts the deployments of prefect.yaml on a Prefect server: idempotent, in about a second (`python -m deployments.registry`)."""
 
 import asyncio
+import sys
+from collections.abc import Container
 from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -9,31 +12,34 @@ import yaml
 from infra.settings import PROJECT
 
 MANIFEST = PROJECT / "prefect.yaml"
-# Pools bear the name of their worker's type: module and class of the worker, and what the UI says of it.
+# Pools bear the name of their worker's type: who makes their template, and what the UI says of them.
 POOLS = {
-    "process": ("prefect.workers.process", "ProcessWorker", "Processes on this machine."),
-    "hf-jobs": ("infra.compute.hf_jobs.worker", "HfJobsWorker", "One Hugging Face Job per training. Image, hardware and namespace are the pool's."),
-    "ec2": ("infra.compute.ec2.worker", "Ec2Worker", "One EC2 instance per training. Image, instance types, zones and markets are the pool's."),
+    "process": ("prefect.workers.process:ProcessWorker.get_default_base_job_template", "Processes on this machine."),
+    "hf-jobs": ("infra.compute.hf_jobs.worker:HfJobsWorker.get_default_base_job_template", "One Hugging Face Job per training."),
+    "kubernetes": ("infra.compute.kubernetes.template:base_job_template", "One Kubernetes Job per training."),
+    "ec2": ("infra.compute.ec2.worker:Ec2Worker.get_default_base_job_template", "One EC2 instance per training."),
 }
+ON_DEMAND = frozenset({"kubernetes"})  # its client takes a second to import: the local stack registers it when it is asked for
 
 
-async def register_deployments(manifest: str) -> list[str]:
-    """Create or update the work pools and deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names."""
+async def register_deployments(manifest: str, pools: Container[str] = POOLS.keys() - ON_DEMAND) -> list[str]:
+    """Create or update the work pools, of these, and their deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names."""
     from prefect.client.orchestration import get_client
 
     described = yaml.safe_load(manifest)
+    wanted = [entry for entry in described["deployments"] if entry["work_pool"]["name"] in pools]
     async with get_client() as client:
-        for pool in sorted({entry["work_pool"]["name"] for entry in described["deployments"]}):
+        for pool in sorted({entry["work_pool"]["name"] for entry in wanted}):
             await _ensure_pool(client, pool)
-        return [await _register(client, entry) for entry in described["deployments"]]
+        return [await _register(client, entry) for entry in wanted]
 
 
 async def _ensure_pool(client: Any, name: str) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    module, worker, description = POOLS[name]
-    template = getattr(import_module(module), worker).get_default_base_job_template()
+    place, description = POOLS[name]
+    template = resolve_name(place)()
     pool = WorkPoolCreate(name=name, type=name, base_job_template=template, description=description)
     try:
         await client.create_work_pool(pool)
@@ -63,4 +69,4 @@ async def _register(client: Any, entry: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text()))))
+    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text(), set(sys.argv[1:]) or POOLS.keys() - ON_DEMAND))))

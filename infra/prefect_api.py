@@ -66,9 +66,19 @@ class PrefectApi:
         """The id of `flow/deployment`. Raises BadInput when there is none."""
         return str(self.call("GET", f"/deployments/name/{urllib.parse.quote(name)}")["id"])
 
-    def create_run(self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, name: str | None = None, tags: Sequence[str] = ()) -> Any:
+    def create_run(
+        self,
+        deployment: str,
+        parameters: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        job_variables: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Start a run of a deployment, or get the one that this key already started."""
         body = {"parameters": parameters, "idempotency_key": idempotency_key, "tags": list(tags), "state": {"type": "SCHEDULED"}}
+        body |= {"job_variables": dict(job_variables)} if job_variables else {}
         return self.call("POST", f"/deployments/{self.deployment_id(deployment)}/create_flow_run", body | ({"name": name} if name else {}))
 
     def read_run(self, run_id: str) -> Any:

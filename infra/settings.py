@@ -49,11 +49,31 @@ class Settings(BaseSettings):
     ec2_owner: str = Field(
         "spaceport", validation_alias="SPACEPORT_EC2_OWNER", description="The tag that our instances bear and are found by; two teams in one account take two."
     )
+    kubeconfig: Path | None = Field(None, validation_alias="KUBECONFIG", description="The cluster that trainings of target kubernetes run in.")
+    kubernetes_service_host: str | None = Field(None, validation_alias="KUBERNETES_SERVICE_HOST", description="Set by Kubernetes in its pods.")
+    kubernetes_namespace: str = Field(
+        "spaceport", validation_alias="SPACEPORT_KUBERNETES_NAMESPACE", description="Where in the cluster the Jobs of trainings are made."
+    )
+    image: str | None = Field(
+        None,
+        validation_alias="SPACEPORT_IMAGE",
+        description="The image that the local stack's trainings in a cluster run in; elsewhere the work pool names it.",
+    )
+    reachable_at: str | None = Field(
+        None,
+        validation_alias="SPACEPORT_REACHABLE_AT",
+        description="This machine's address as pods reach it: the local stack opens a doorway there to its Hub and its Prefect server.",
+    )
     checkpoint_store: str | None = Field(
         None,
         validation_alias="SPACEPORT_CHECKPOINT_STORE",
         description="A folder, s3://bucket/prefix or hf://my-org/repo that sealed checkpoints are kept in; none means: below SPACEPORT_HOME, on this machine.",
     )
+
+    @property
+    def has_cluster(self) -> bool:
+        """Whether a cluster is named, or is the one that we run in. A kubeconfig in the home folder alone isn't taken: it may be anybody's."""
+        return bool(self.kubeconfig or self.kubernetes_service_host)
 
     @property
     def checkpoints_uri(self) -> str:

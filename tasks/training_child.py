@@ -8,6 +8,7 @@ from prefect.logging import get_run_logger
 
 from infra.compute.attach_or_start import Child, attach_or_start, child_key
 from infra.compute.own_run import cancelled_by_somebody
+from infra.compute.rented.budget import leased
 from infra.compute.waiters import let_go, step_tag
 from infra.compute.waiting import see_through
 from infra.errors import SpaceportError
@@ -38,6 +39,7 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
             is_done=lambda: ledger.find(model, record.key) is not None,
             name=f"train-{record.key[:8]}",
             tags=("spaceport", step_tag(record.key)),
+            job_variables=leased(deployment, parameters.get("config")),
         )
         await show_link(TRAINING_RUN_KEY, child.url, f"training run train-{record.key[:8]}")
         await see_through(PrefectApi.from_settings(patience_seconds=ENDING_PATIENCE_SECONDS), child, get_run_logger().warning, Settings().retry_pace)

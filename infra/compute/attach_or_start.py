@@ -33,6 +33,7 @@ def attach_or_start(
     is_done: Callable[[], bool],
     name: str,
     tags: tuple[str, ...] = (),
+    job_variables: Mapping[str, Any] | None = None,
 ) -> Child:
     """Find the living child, retry the failed one in place, or start the next generation.
 
@@ -41,7 +42,7 @@ def attach_or_start(
     """
     deployment_id = api.deployment_id(deployment)
     for generation in range(MAX_GENERATIONS):
-        run = api.create_run(deployment, parameters, idempotency_key=key_of(generation), name=name, tags=tags)
+        run = api.create_run(deployment, parameters, idempotency_key=key_of(generation), name=name, tags=tags, job_variables=job_variables)
         child = Child(run_id=run["id"], url=api.run_url(run["id"]), started=run["run_count"] == 0 and run["state"]["type"] in {"SCHEDULED", "PENDING"})
         state = run["state"]["type"]
         if state not in FINAL_STATES:

@@ -4,14 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider
-from infra.errors import CapacityError, Preempted, SpaceportError, described
+from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider, never_had
+from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
 from infra.prefect_api import FINAL_STATES, PrefectApi
 
 WATCH_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 5.0  # a run that ended well has said so itself, or is about to
+LOOKS_UNTIL_GONE: Final = 2  # a list may lag behind
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -58,38 +60,43 @@ class Watch:
                 _log.warning("%s", error)
 
     def once(self) -> list[str]:
-        """Conclude the runs whose machine has ended; two looks before one that can't be found is believed gone. Returns their ids."""
-        concluded = []
-        for run in self.api.find_runs(states=OPEN, pool=self.pool):
-            run_id, machine = str(run["id"]), self._machine_of(run)
-            if machine is None or machine.lives:
-                self._missing.pop(run_id, None)
-                continue
-            self._missing[run_id] = self._missing.get(run_id, 0) + 1
-            # One that is only just being started again may still name the machine of its last attempt.
-            if (machine.stage == GONE or run["state_type"] == "PENDING") and self._missing[run_id] < 2:
-                continue
-            conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
-            concluded.append(run_id)
-        return concluded
+        """Conclude the runs whose machine has ended, or was waited for in vain. Returns their ids."""
+        return [str(run["id"]) for run in self.api.find_runs(states=OPEN, pool=self.pool) if self._concluded(run)]
 
-    def _machine_of(self, run: Mapping[str, Any]) -> Machine | None:
-        """The machine that a run names; None while it is only just being started."""
-        run_id, named = str(run["id"]), str(run.get("infrastructure_pid") or "")
-        nowhere = Machine(id=named, run_id=run_id, stage=GONE, lives=False)
-        if named:
-            return self.provider.look(named) or nowhere
-        if run["state_type"] != "RUNNING":
-            return None
-        found = self.provider.living(run_id)  # its worker was killed between starting the machine and noting it
-        if found:
-            self.api.note_machine(run_id, found.id)
-        return found or nowhere
+    def _concluded(self, run: Mapping[str, Any]) -> bool:
+        run_id, machine_id, state = str(run["id"]), str(run.get("infrastructure_pid") or ""), run["state"]["type"]
+        machine = self.provider.living(run_id) or (self.provider.look(machine_id) if machine_id else None)
+        if machine is None and not machine_id and state != "RUNNING":
+            return False  # it is only just being started; one that runs had a machine, whose worker was killed before it could note it
+        machine = machine or Machine(id=machine_id, run_id=run_id, stage=GONE, lives=False)
+        if machine.lives and not machine.started:
+            machine = self._given_up(machine, is_cancelled=state == "CANCELLING")
+        if machine.lives:
+            self._missing.pop(run_id, None)
+            return False
+        self._missing[run_id] = self._missing.get(run_id, 0) + 1
+        # A run that is only just being started again may still name the machine of its last attempt.
+        if (machine.stage == GONE or (state == "PENDING" and machine.stage != NEVER_HAD)) and self._missing[run_id] < LOOKS_UNTIL_GONE:
+            return False
+        self._missing.pop(run_id)
+        conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
+        return True
+
+    def _given_up(self, machine: Machine, *, is_cancelled: bool) -> Machine:
+        """A machine that was never had is ended when its run is cancelled, since nothing in it can hear that, or when its time is up."""
+        waited = (datetime.now(UTC) - machine.created_at).total_seconds() if machine.created_at else 0.0
+        limit = machine.start_timeout_seconds
+        if not is_cancelled and (limit is None or waited < limit):
+            return machine
+        self.provider.end(machine.id)
+        return never_had(self.provider.noun, machine, limit or waited)
 
 
 def _error(provider: Provider, machine: Machine) -> SpaceportError:
+    if machine.stage == NEVER_HAD and machine.order_is_wrong:
+        return BadInput(f"{provider.noun} {machine.id}: {machine.said}")
     if machine.stage == NEVER_HAD:
-        return CapacityError(f"{provider.noun} {machine.id}: {machine.said}. Choose other hardware, or try again later.")
+        return CapacityError(f"{provider.noun} {machine.id}: {(machine.said or '').rstrip('.')}. Choose other hardware, or try again later.")
     error = provider.why_it_ended(machine)
     if not isinstance(error, Preempted):
         return error

@@ -1,14 +1,13 @@
 """A rented machine in our words, and what its provider must answer."""
 
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from prefect.client.schemas.objects import FlowRun
 
 from infra.errors import SpaceportError
 from infra.revisions import Frozen
 
-LEASE_SLACK_SECONDS = 900  # beyond train.max_hours: image, data, and the last seal
 GONE, NEVER_HAD = "GONE", "NEVER HAD"  # stages that are ours
 
 
@@ -24,6 +23,8 @@ class Machine(Frozen):
     said: str | None = None  # the provider's reason for its stage
     url: str = ""
     lease_ends_at: datetime | None = None
+    start_timeout_seconds: float | None = None  # how long it may wait to be had, where nobody but the watch counts
+    order_is_wrong: bool = False  # waiting won't help: what was ordered doesn't exist
 
 
 class Order(Frozen):
@@ -44,7 +45,7 @@ class Provider(Protocol):
     noun: str  # what its machines are called
 
     def living(self, run_id: str) -> Machine | None:
-        """The machine of a flow run that can be attached to; None when there is none."""
+        """The machine of a flow run that still lives; of several, one, and the others are ended."""
 
     def look(self, machine_id: str) -> Machine | None:
         """A machine as it is now; None when the provider knows none of that id."""
@@ -57,12 +58,6 @@ class Provider(Protocol):
 
     def why_it_ended(self, machine: Machine) -> SpaceportError:
         """What the end of a machine means, as one error of our tree, for a run that couldn't say so itself."""
-
-
-def lease_seconds(flow_run: FlowRun, lease_hours: float) -> int:
-    """How long the run's machine may live: by its config's train.max_hours and some slack for the way, else by its pool."""
-    hours = _config(flow_run).get("train", {}).get("max_hours")
-    return int(float(hours) * 3600) + LEASE_SLACK_SECONDS if hours else int(lease_hours * 3600)
 
 
 def step_key(flow_run: FlowRun) -> str:
@@ -79,7 +74,3 @@ def never_had(noun: str, machine: Machine, start_timeout_seconds: float) -> Mach
 def gone(machine: Machine) -> Machine:
     """The machine as one that its provider doesn't know any more."""
     return machine.model_copy(update={"stage": GONE, "lives": False})
-
-
-def _config(flow_run: FlowRun) -> dict[str, Any]:
-    return flow_run.parameters.get("config") or {}

@@ -16,8 +16,9 @@ from prefect.exceptions import InfrastructureNotFound
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 
+from infra.compute.rented.budget import budget_seconds
 from infra.compute.rented.ending import WATCH_SECONDS, Watch, conclude, refuse
-from infra.compute.rented.machines import Machine, Order, Provider, gone, lease_seconds, never_had, step_key
+from infra.compute.rented.machines import Machine, Order, Provider, gone, never_had, step_key
 from infra.compute.rented.secrets import parted
 from infra.errors import BadInput, SpaceportError
 from infra.prefect_api import PrefectApi
@@ -62,7 +63,7 @@ class RentedConfiguration(BaseJobConfiguration):
             image=self.image,
             command=tuple(shlex.split(str(self.command))),
             environment={**defaults, **environment},
-            lease_seconds=lease_seconds(flow_run, self.lease_hours),
+            lease_seconds=budget_seconds(flow_run.parameters.get("config")) or int(self.lease_hours * 3600),
         )
         return order, secret
 

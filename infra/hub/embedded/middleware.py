@@ -22,7 +22,8 @@ from infra.hub.embedded.routing import refusal_response
 from infra.hub.embedded.state import Options
 
 LOG_LIMIT_BYTES = 64 << 20  # looked at when the server starts
-LOOPBACK_HOST = re.compile(r"^(?:127\.\d+\.\d+\.\d+|(?:[a-z0-9-]+\.)*localhost|\[::1\]|)(?::\d+)?$", re.IGNORECASE)
+# An address can't be pointed elsewhere as a name can; a doorway (infra/doorway.py) makes this server reachable by one that isn't loopback.
+SAFE_HOST = re.compile(r"^(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.]+\]|(?:[a-z0-9-]+\.)*localhost|)(?::\d+)?$", re.IGNORECASE)
 
 
 class Outermost:
@@ -43,8 +44,8 @@ class Outermost:
         began, request_id, status, logged = time.monotonic(), uuid.uuid4().hex, 0, False
         scope["path"] = split_then_decode(scope)
         limit_headers, refusal = self._limiter.take(scope)
-        if not LOOPBACK_HOST.match(header(scope, b"host")):
-            refusal = Refusal(403, "This Hub answers to loopback names only")  # a web page that points its own name at 127.0.0.1
+        if not SAFE_HOST.match(header(scope, b"host")):
+            refusal = Refusal(403, "This Hub answers to loopback names and addresses only")  # a web page that points its own name at 127.0.0.1
 
         async def answer(message: Message) -> None:
             nonlocal status, logged

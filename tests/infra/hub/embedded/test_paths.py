@@ -189,6 +189,7 @@ def test_checked_names_stay_inside(text):
 def test_only_loopback_names_are_served(hub):
     """A web page that points its own host name at 127.0.0.1 is refused; the socket isn't open to other machines."""
     assert httpx2.get(f"{hub.endpoint}/api/models", headers={"Host": "evil.example"}).status_code == 403
+    assert httpx2.get(f"{hub.endpoint}/api/models", headers={"Host": "10.89.0.1:7860"}).status_code == 200
     assert httpx2.get(f"{hub.endpoint}/api/models", headers={"Host": "localhost:1"}).status_code == 200
     port = httpx2.URL(hub.endpoint).port
     table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

@@ -1,0 +1,1 @@
+"""Training on Kubernetes: the stock prefect-kubernetes worker with our Job template, and a watch for what Prefect never ends."""

@@ -1,0 +1,87 @@
+"""The cluster that the tests use, and what they ask it beside the code under test (kubectl)."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import process_environment
+
+HERE = Path(__file__).parent
+NODE_ADDRESS = "10.89.0.1"
+NAMESPACE = "spaceport"
+
+
+class RealCluster:
+    """A cluster by its kubeconfig, the image in it, and this machine's address as its pods see it."""
+
+    def __init__(self, kubeconfig: Path, image: str, reachable_at: str, *, is_ours: bool) -> None:
+        self.kubeconfig, self.image, self.reachable_at, self.is_ours = kubeconfig, image, reachable_at, is_ours
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a local stack is told of it."""
+        return {"KUBECONFIG": str(self.kubeconfig), "SPACEPORT_IMAGE": self.image, "SPACEPORT_REACHABLE_AT": self.reachable_at}
+
+    def kubectl(self, *words: str, check: bool = True) -> str:
+        """What kubectl prints."""
+        command = ["kubectl", "--kubeconfig", str(self.kubeconfig), "-n", NAMESPACE, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=90).stdout
+
+    def listed(self, kind: str, run_id: str | None = None) -> list[dict[str, Any]]:
+        """Things of a kind, as the API writes them, of one flow run or all."""
+        label = ["-l", f"prefect.io/flow-run-id={run_id}"] if run_id else []
+        return list(json.loads(self.kubectl("get", kind, "-o", "json", *label))["items"])
+
+    def living(self, run_id: str | None = None) -> list[str]:
+        """Names of the pods that are there and not at their end."""
+        return [pod["metadata"]["name"] for pod in self.listed("pods", run_id) if pod["status"].get("phase") in {"Pending", "Running"}]
+
+
+def why_none() -> str | None:
+    """Why no cluster can be had here; None when one can."""
+    if not shutil.which("kubectl"):
+        return "kubectl isn't installed"
+    if os.environ.get("KUBECONFIG"):
+        missing = [name for name in ("SPACEPORT_IMAGE", "SPACEPORT_REACHABLE_AT") if not os.environ.get(name)]
+        return f"KUBECONFIG is set, and {' and '.join(missing)} must be too" if missing else None
+    if os.geteuid() != 0:
+        return "a cluster of our own needs root; set KUBECONFIG to use another"
+    if not Path("/etc/debian_version").exists() or not Path("/etc/debian_version").read_text().startswith("12"):
+        return "a cluster of our own is built from Debian 12's sources; set KUBECONFIG to use another"
+    return None
+
+
+@contextmanager
+def real_cluster() -> Iterator[RealCluster]:
+    """The cluster of KUBECONFIG, or one of ours that ends with the block. Its build (6 to 15 minutes, once) is kept in ~/.cache/spaceport/kubernetes."""
+    if reason := why_none():
+        pytest.skip(f"no Kubernetes here: {reason}")
+    given = os.environ.get("KUBECONFIG")
+    if given:
+        yield RealCluster(Path(given), os.environ["SPACEPORT_IMAGE"], os.environ["SPACEPORT_REACHABLE_AT"], is_ours=False)
+        return
+    environment = process_environment() | {"CLUSTER_PYTHON": sys.executable}
+    _script("build.sh", environment)
+    kubeconfig = Path(_script("up.sh", environment).split()[-1])
+    try:
+        told = subprocess.run(
+            [sys.executable, str(HERE / "image.py"), "project", str(kubeconfig.parent / "run/containerd.sock")], capture_output=True, text=True, check=True
+        )
+        yield RealCluster(kubeconfig, told.stdout.split()[-1], NODE_ADDRESS, is_ours=True)
+    finally:
+        _script("down.sh", environment)
+
+
+def _script(name: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(["bash", str(HERE / name)], env=environment, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no Kubernetes here: {name} ended with {done.returncode}; its last words are above")
+    return done.stdout

@@ -1,0 +1,221 @@
+"""Training in pods of a real cluster: the same as on this machine, and true whatever dies. `make test-kubernetes`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from infra.prefect_api import FINAL_STATES, PrefectApi
+from tests.kubernetes_cluster.cluster import RealCluster, real_cluster
+from tests.pipeline.conftest import wait_until
+
+TARGET = "kubernetes"
+LONG = ["--train.args.epochs", "20"]
+pytestmark = pytest.mark.kubernetes
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RealCluster]:
+    with real_cluster() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def stack_environment(cluster: RealCluster) -> dict[str, str]:
+    """The stack knows the cluster; pauses before a further try are short."""
+    return cluster.environment | {"SPACEPORT_RETRY_PACE": "0.02"}
+
+
+@pytest.fixture
+def hub_api(spaceport: Any) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
+
+
+@pytest.fixture
+def prefect(spaceport: Any) -> PrefectApi:
+    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+
+
+def no_space(project: Path, repo_id: str) -> Path:
+    """The project's config for another model, without a Space."""
+    config = project.with_name(f"{repo_id.split('/')[1]}.toml")
+    config.write_text(project.read_text().replace("acme/reviews-bert", repo_id).split("[space]")[0])
+    return config
+
+
+def weights(api: Any, repo_id: str) -> str:
+    """SHA-256 of what main serves."""
+    (found,) = api.get_paths_info(repo_id, ["model.safetensors"])
+    return str(found.lfs.sha256)
+
+
+def test_a_pod_trains_the_same_bytes_and_no_other_target_trains_again(spaceport: Any, project: Path, cluster: RealCluster, hub_api: Any) -> None:
+    """One Job makes the candidate, with the weights that this machine makes; the same config here then retrains nothing; no pod is left."""
+    config = no_space(project, "acme/in-a-pod")
+    code, report, said = spaceport("run", str(config), "--target", TARGET)
+    assert (code, report["outcome"]) == (0, "promoted"), said
+    assert spaceport("run", str(config), "--target", "process")[1]["outcome"] == "unchanged"
+    assert len(cluster.listed("jobs")) == 1 and cluster.living() == []
+    assert spaceport("run", str(no_space(project, "acme/in-a-process")))[1]["outcome"] == "promoted"
+    assert weights(hub_api, "acme/in-a-pod") == weights(hub_api, "acme/in-a-process")
+
+
+def test_no_secret_is_in_a_manifest_or_in_what_a_pod_said(spaceport: Any, cluster: RealCluster) -> None:
+    """The Hub's token and Prefect's credential reach a pod by reference alone."""
+    pod = cluster.listed("pods")[0]
+    shown = cluster.kubectl("get", "jobs,pods,events,configmaps", "-o", "yaml") + cluster.kubectl("logs", pod["metadata"]["name"])
+    named = {entry["name"] for entry in pod["spec"]["containers"][0]["env"] if "secretKeyRef" in entry.get("valueFrom", {})}
+    assert {"HF_TOKEN", "PREFECT_API_AUTH_STRING"} <= named
+    canaries = [*(spaceport.key(name) for name in ("hub-write", "hub-read", "prefect")), spaceport.key("prefect").partition(":")[2]]
+    assert [canary for canary in canaries if not canary or canary in shown] == []
+
+
+def test_a_pod_has_no_rights(cluster: RealCluster) -> None:
+    """Neither on its node (not root, no privilege, no capability) nor in the cluster (no token, an account without a role)."""
+    pod = cluster.listed("pods")[0]["spec"]
+    container = pod["containers"][0]["securityContext"]
+    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 1000
+    assert not container["allowPrivilegeEscalation"] and container["capabilities"]["drop"] == ["ALL"]
+    assert [volume["name"] for volume in pod["volumes"]] == ["work", "shm"]
+    account = f"system:serviceaccount:spaceport:{pod['serviceAccountName']}"
+    assert cluster.kubectl("auth", "can-i", "list", "pods", "--as", account, check=False).strip() == "no"
+
+
+class Training:
+    """A pipeline run that waits for a long training in a pod."""
+
+    def __init__(self, spaceport: Any, config: Path, prefect: PrefectApi, cluster: RealCluster) -> None:
+        self.spaceport, self.config, self.prefect, self.cluster = spaceport, config, prefect, cluster
+        self.key = config.stem
+        self.run = str(spaceport("run", str(config), "--target", TARGET, *LONG, "--detach", "--key", self.key)[1]["flow_run"]["id"])
+        self.child = wait_until(self._child)
+        wait_until(lambda: self.prefect.artifacts(self.child, "progress"))
+
+    def _child(self) -> str | None:
+        found = [run for run in self.prefect.find_runs(tag="spaceport") if run["name"].startswith("train-") and run["parent_task_run_id"] is None]
+        mine = [run for run in found if run["parameters"]["config"]["model"]["repo_id"] == f"acme/{self.key}"]
+        return str(mine[0]["id"]) if mine else None
+
+    @property
+    def pod(self) -> str:
+        """The name of the pod that trains."""
+        (name,) = self.cluster.living(self.child)
+        return name
+
+    def ends(self) -> dict[str, Any]:
+        """Follow it to its end; the report."""
+        return dict(self.spaceport("run", str(self.config), "--target", TARGET, *LONG, "--key", self.key)[1])
+
+    def state(self) -> dict[str, Any]:
+        """The training run's state."""
+        return dict(self.prefect.read_run(self.child)["state"])
+
+
+@pytest.fixture
+def training(request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster) -> Iterator[Training]:
+    yield Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35].strip('-')}"), prefect, cluster)
+    wait_until(lambda: cluster.living() == [])
+
+
+def test_a_deleted_pod_is_replaced_and_goes_on(training: Training) -> None:
+    """Kubernetes starts another pod for the same Job, which goes on from the sealed checkpoint; one model is promoted, by one run."""
+    first = training.pod
+    training.cluster.kubectl("delete", "pod", first, "--wait=false")
+    assert training.ends()["outcome"] == "promoted"
+    assert training.state()["type"] == "COMPLETED" and len(training.cluster.listed("jobs", training.child)) == 1
+
+
+def test_a_training_outlives_its_worker(spaceport: Any, training: Training) -> None:
+    """kill -9 of the worker: the pod goes on and publishes, the pipeline promotes; nothing runs twice."""
+    daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
+    psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == f"worker-{TARGET}")).kill()
+    assert training.ends()["outcome"] == "promoted"
+    assert len(training.cluster.listed("jobs", training.child)) == 1
+
+
+def test_a_deleted_job_is_crashed_with_the_reason_and_trained_again(training: Training) -> None:
+    """Somebody deletes the whole Job: the pipeline starts the same run again in another."""
+    training.cluster.kubectl("delete", "jobs", "-l", f"prefect.io/flow-run-id={training.child}", "--wait=false")
+    assert training.ends()["outcome"] == "promoted"
+    assert any("without a word of its run" in str(state["message"]) for state in training.prefect.states_of(training.child))
+
+
+def test_cancelling_the_pipeline_ends_the_pod(training: Training) -> None:
+    """With the last who waits for it, the training is cancelled, and nothing is rented any more."""
+    training.prefect.cancel_run(training.run)
+    wait_until(lambda: training.state()["type"] == "CANCELLED")
+    wait_until(lambda: training.cluster.living(training.child) == [])
+
+
+class Stuck:
+    """Runs whose pods can't start, with job variables of their own."""
+
+    def __init__(self, spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster) -> None:
+        self.spaceport, self.project, self.prefect, self.cluster = spaceport, project, prefect, cluster
+        self.deployment = prefect.deployment_id(f"train_model/{TARGET}")
+        self.before = prefect.call("GET", f"/deployments/{self.deployment}")["job_variables"]
+
+    def variables(self, **chosen: Any) -> None:
+        self.prefect.call("PATCH", f"/deployments/{self.deployment}", {"job_variables": self.before | chosen})
+
+    def run(self, name: str, *words: str) -> tuple[int, dict[str, Any], str]:
+        code, report, said = self.spaceport("run", str(no_space(self.project, f"acme/{name}")), "--target", TARGET, *words)
+        return code, report, said
+
+
+@pytest.fixture
+def stuck(spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster) -> Iterator[Stuck]:
+    found = Stuck(spaceport, project, prefect, cluster)
+    yield found
+    found.variables()
+    wait_until(lambda: cluster.living() == [])
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen", "kind", "words"),
+    [
+        ("no-image", {"image": "localhost/nobody/has:this"}, "bad input", "localhost/nobody/has:this"),
+        ("no-gpu", {"gpus": 1}, "capacity", "nvidia.com/gpu"),
+        ("no-node", {"node_selector": {"cloud.google.com/gke-tpu-accelerator": "tpu-v5-lite-podslice"}, "tpus": 4}, "capacity", "node"),
+    ],
+)
+def test_a_pod_that_can_never_start_is_said(stuck: Stuck, name: str, chosen: dict[str, Any], kind: str, words: str) -> None:
+    """No image, no GPU, no such node: when the start limit is over, the run fails with the kind and the cluster's reason, and the Job is gone."""
+    stuck.variables(**chosen, start_timeout_seconds=15)
+    code, report, _ = stuck.run(name)
+    assert (code, report["error"]["kind"]) == (1, kind)
+    assert words in report["error"]["message"] and "within 15 s" in report["error"]["message"]
+
+
+def test_a_run_cancelled_before_its_pod_started_ends_at_once(stuck: Stuck) -> None:
+    """Prefect alone leaves it in Cancelling for five minutes, and its Job for ever."""
+    stuck.variables(gpus=1)
+    run = stuck.run("cancelled-early", "--detach")[1]["flow_run"]["id"]
+    child = wait_until(lambda: next((run for run in stuck.prefect.find_runs(tag="spaceport", states=["PENDING"]) if run["infrastructure_pid"]), None))
+    stuck.prefect.cancel_run(str(run))
+    wait_until(lambda: stuck.prefect.read_run(child["id"])["state"]["type"] == "CANCELLED", seconds=60)
+    wait_until(lambda: stuck.cluster.listed("jobs", child["id"]) == [])
+
+
+def test_a_pod_out_of_memory_is_said(stuck: Stuck) -> None:
+    """A limit that training can't keep: kind out of memory, and what to do."""
+    stuck.variables(memory_limit="330Mi", memory_request="330Mi")
+    code, report, _ = stuck.run("too-big")
+    assert (code, report["error"]["kind"]) == (1, "out of memory")
+
+
+def test_a_lease_is_held_by_the_cluster_alone(stuck: Stuck) -> None:
+    """activeDeadlineSeconds ends a Job that outlives it, with kind quota; what it had sealed is kept."""
+    stuck.variables(lease_seconds=25)
+    code, report, _ = stuck.run("too-long", "--train.args.epochs", "2000")
+    assert (code, report["error"]["kind"]) == (1, "quota") and "lease" in report["error"]["message"]
+
+
+def test_a_finished_run_is_final(prefect: PrefectApi) -> None:
+    """After all of these no run is left open."""
+    assert [run["name"] for run in prefect.find_runs(tag="spaceport") if run["state"]["type"] not in FINAL_STATES] == []
