@@ -70,6 +70,10 @@ def _swap_root(room: str, image: str, bound: list, hidden: list) -> None:
     _do("mount", "-t", "tmpfs", "tmpfs", room)
     for part in ("upper", "work", "root"):
         Path(room, part).mkdir()
+    layer, _, below = image.rpartition(":")
+    if layer:  # layers of one overlay may not lie in each other
+        _do("cp", "-a", layer, f"{room}/layer")
+        image = f"{room}/layer:{below}"
     root = f"{room}/root"
     _do("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={image},upperdir={room}/upper,workdir={room}/work", root)
     for folder in bound:
@@ -88,11 +92,12 @@ def _swap_root(room: str, image: str, bound: list, hidden: list) -> None:
 
 def _become_ec2(instance_id: str) -> None:
     """What cloud-init and others look for, and the ways to switch a machine off."""
-    for name in ("shutdown", "poweroff", "halt"):
+    off, no = SHUTDOWN, "#!/bin/sh\nexit 1\n"
+    for name, script in {"shutdown": off, "poweroff": off, "halt": off, "systemd-detect-virt": no}.items():  # the last: it is no container, it is a machine
         path = Path("/usr/local/sbin", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        path.write_text(SHUTDOWN)
+        path.write_text(script)
         path.chmod(0o755)
     dmi = Path("/sys/class/dmi/id")
     dmi.mkdir(parents=True, exist_ok=True)
