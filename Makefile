@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow test-kubernetes faults fault faults-stack mutants kill-training check lint types layers bench clean
+.PHONY: help run full stop setup test test-slow test-kubernetes faults fault faults-stack mutants kill-training test-terraform check lint types layers bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -71,6 +71,9 @@ mutants: setup ## whether those proofs notice: our code with a mistake put in, o
 N ?= 100
 kill-training: setup ## trainings killed N times, inside saves too, and resumed elsewhere; compares SHA-256
 	@$(BIN)/python tests/tasks/recipes/kill_training.py --kills $(N) $(ARGS)
+
+test-terraform: setup ## infra/terraform: validated, applied to a cloud of the tests, planned again without a change (needs terraform)
+	@$(BIN)/pytest tests/infra/terraform $(ARGS)
 
 check: lint types layers test ## everything that must be green before a merge
 

@@ -14,7 +14,7 @@ from tasks.publish_candidate import ModelConfig
 from tasks.refresh_space import SpaceConfig
 from tasks.train_model import TrainConfig
 
-Target = Literal["process", "hf-jobs", "kubernetes"]
+Target = Literal["process", "hf-jobs", "kubernetes", "ec2"]
 
 
 def _as_dataset_revision(text: str | None) -> str | None:
@@ -37,7 +37,8 @@ class RunConfig(Frozen):
     target: Target = Field(
         "process",
         title="Target",
-        description="Where training runs: process (the worker's own machine), hf-jobs (a rented Hugging Face Job) or kubernetes (a pod of your cluster).",
+        description="Where training runs: process (the worker's own machine), hf-jobs (a rented Hugging Face Job), kubernetes (a pod of your cluster) "
+        "or ec2 (a rented EC2 instance).",
     )
     data: DataConfig | None = Field(None, title="Data", description="Raw rows and what to make of them. Leave it out to train on an existing dataset.")
     dataset: Annotated[str | None, AfterValidator(_as_dataset_revision)] = Field(

@@ -131,6 +131,10 @@ class PrefectApi:
         waiting = self.read_run(run_id)["state"]["type"] == "SCHEDULED"
         self.set_state(run_id, "CANCELLED" if waiting else "CANCELLING", message)
 
+    def note_machine(self, run_id: str, machine_id: str) -> None:
+        """Say on which machine a run is; empty: on none yet."""
+        self.call("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": machine_id})
+
     def crash_task_run(self, task_run_id: str, message: str) -> None:
         """Close a task run whose process is gone."""
         self.call("POST", f"/task_runs/{task_run_id}/set_state", {"state": {"type": "CRASHED", "message": message}, "force": True})

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     jobs_namespace: str | None = Field(
         None, validation_alias="SPACEPORT_JOBS_NAMESPACE", description="User or organisation that pays for Hugging Face Jobs; none means: the token's own user."
     )
+    ec2_region: str | None = Field(
+        None, validation_alias="SPACEPORT_EC2_REGION", description="The AWS region that machines are rented in; none means that none are rented from EC2."
+    )
+    ec2_owner: str = Field(
+        "spaceport", validation_alias="SPACEPORT_EC2_OWNER", description="The tag that our instances bear and are found by; two teams in one account take two."
+    )
     kubeconfig: Path | None = Field(None, validation_alias="KUBECONFIG", description="The cluster that trainings of target kubernetes run in.")
     kubernetes_service_host: str | None = Field(None, validation_alias="KUBERNETES_SERVICE_HOST", description="Set by Kubernetes in its pods.")
     kubernetes_namespace: str = Field(

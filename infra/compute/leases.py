@@ -17,6 +17,7 @@ TARGETS: Final[Mapping[str, str]] = {
     "process": "infra.compute.process.leases",
     "hf-jobs": "infra.compute.hf_jobs.leases",
     "kubernetes": "infra.compute.kubernetes.leases",
+    "ec2": "infra.compute.ec2.leases",
 }
 # It had its own grace already; this is for the way from its death to the provider's list.
 SLACK: Final = timedelta(seconds=60)

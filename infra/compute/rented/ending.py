@@ -18,19 +18,29 @@ OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
 
-def conclude(api: PrefectApi, provider: Provider, machine: Machine, settle_seconds: float = SETTLE_SECONDS) -> None:
-    """Give the run of a machine that has ended its true state, if it has none of its own after a moment."""
+def conclude(api: PrefectApi, provider: Provider, machine: Machine, settle_seconds: float = SETTLE_SECONDS) -> bool:
+    """Give the run of a machine that has ended its true state, if it has none of its own after a moment; whether it was given one."""
     ends = time.monotonic() + settle_seconds
     while (state := api.read_run(machine.run_id)["state"]["type"]) not in FINAL_STATES and time.monotonic() < ends:
         time.sleep(0.5)
     if state in FINAL_STATES or state == "SCHEDULED":  # the latter: somebody has retried it already
-        return
+        return False
     if state == "CANCELLING":
         api.set_state(machine.run_id, "CANCELLED", f"{provider.noun} {machine.id} has ended", force=True)
-        return
+        return True
     error = _error(provider, machine)
     failed = not isinstance(error, Preempted)  # a machine that is gone is Crashed; what has a kind of its own is a failure of that kind
     api.set_state(machine.run_id, "FAILED" if failed else "CRASHED", described(error), force=True)
+    return True
+
+
+def refuse(api: PrefectApi, run_id: str, error: SpaceportError) -> None:
+    """Give a run that got no machine its true state: the failure in its own kind, which says whether it is worth another try."""
+    state = api.read_run(run_id)["state"]["type"]
+    if state == "CANCELLING":
+        api.set_state(run_id, "CANCELLED", str(error), force=True)
+    elif state not in FINAL_STATES and state not in ("SCHEDULED", "RUNNING"):  # the latter: a machine was started after all, and works
+        api.set_state(run_id, "FAILED", described(error), force=True)
 
 
 class Watch:
@@ -54,19 +64,21 @@ class Watch:
         return [str(run["id"]) for run in self.api.find_runs(states=OPEN, pool=self.pool) if self._concluded(run)]
 
     def _concluded(self, run: Mapping[str, Any]) -> bool:
-        run_id, machine_id = str(run["id"]), str(run.get("infrastructure_pid") or "")
+        run_id, machine_id, state = str(run["id"]), str(run.get("infrastructure_pid") or ""), run["state"]["type"]
         machine = self.provider.living(run_id) or (self.provider.look(machine_id) if machine_id else None)
-        if machine is None and not machine_id:
-            return False  # it is only just being started
+        if machine is None and not machine_id and state != "RUNNING":
+            return False  # it is only just being started; one that runs had a machine, whose worker was killed before it could note it
         machine = machine or Machine(id=machine_id, run_id=run_id, stage=GONE, lives=False)
         if machine.lives and not machine.started:
-            machine = self._given_up(machine, is_cancelled=run["state"]["type"] == "CANCELLING")
+            machine = self._given_up(machine, is_cancelled=state == "CANCELLING")
         if machine.lives:
-            self._missing.pop(machine.id, None)
+            self._missing.pop(run_id, None)
             return False
-        self._missing[machine.id] = self._missing.get(machine.id, 0) + 1
-        if machine.stage == GONE and self._missing[machine.id] < LOOKS_UNTIL_GONE:
+        self._missing[run_id] = self._missing.get(run_id, 0) + 1
+        # A run that is only just being started again may still name the machine of its last attempt.
+        if (machine.stage == GONE or (state == "PENDING" and machine.stage != NEVER_HAD)) and self._missing[run_id] < LOOKS_UNTIL_GONE:
             return False
+        self._missing.pop(run_id)
         conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
         return True
 

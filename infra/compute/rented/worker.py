@@ -17,7 +17,7 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from pydantic import Field
 
 from infra.compute.rented.budget import budget_seconds
-from infra.compute.rented.ending import Watch, conclude
+from infra.compute.rented.ending import WATCH_SECONDS, Watch, conclude, refuse
 from infra.compute.rented.machines import Machine, Order, Provider, gone, never_had, step_key
 from infra.compute.rented.secrets import parted
 from infra.errors import BadInput, SpaceportError
@@ -105,13 +105,23 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
 
     async def run(self, flow_run: FlowRun, configuration: RentedConfiguration, task_status: anyio.abc.TaskStatus[Any] | None = None) -> RentedResult:
         """Attach to the run's machine or rent one, and follow it to its end."""
-        provider = await asyncio.to_thread(self.provider, configuration)
-        machine = await asyncio.to_thread(self.rent, provider, flow_run, configuration)
+        api, run_id = PrefectApi.from_settings(), str(flow_run.id)
+        try:
+            provider = await asyncio.to_thread(self.provider, configuration)
+            await asyncio.to_thread(api.note_machine, run_id, "")  # an earlier attempt's would be looked at, and is gone
+            machine = await asyncio.to_thread(self.rent, provider, flow_run, configuration)
+        except SpaceportError as error:
+            await asyncio.to_thread(refuse, api, run_id, error)
+            if task_status is not None:
+                task_status.started("")
+            return RentedResult(identifier="", status_code=0)
         if task_status is not None:
             task_status.started(machine.id)
         self.get_flow_run_logger(flow_run).info("%s %s: %s", provider.noun, machine.id, machine.url)
         machine = await self._follow(provider, machine, configuration.start_timeout_seconds)
-        await asyncio.to_thread(conclude, PrefectApi.from_settings(), provider, machine)
+        if await asyncio.to_thread(conclude, api, provider, machine):
+            said = await asyncio.to_thread(provider.last_lines, machine.id)
+            self.get_flow_run_logger(flow_run).warning("the last that %s %s said:\n%s", provider.noun, machine.id, said)
         return RentedResult(identifier=machine.id, status_code=0)
 
     async def kill_infrastructure(self, infrastructure_pid: str, configuration: RentedConfiguration, grace_seconds: int = 30) -> None:
@@ -123,8 +133,14 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
             raise InfrastructureNotFound(str(error)) from error
 
     async def _watch(self) -> None:
-        provider = await asyncio.to_thread(self.provider)
-        await Watch(PrefectApi.from_settings(), provider, self._work_pool_name).forever()
+        while True:
+            try:
+                provider = await asyncio.to_thread(self.provider)
+            except SpaceportError as error:  # it may be up again soon, and machines that nobody watches cost money
+                self._logger.warning("%s", error)
+                await asyncio.sleep(WATCH_SECONDS)
+                continue
+            await Watch(PrefectApi.from_settings(), provider, self._work_pool_name).forever()
 
     async def _follow(self, provider: Provider, machine: Machine, start_timeout_seconds: float) -> Machine:
         """To its end. One that waits too long for its hardware is ended; a provider that doesn't answer is asked again."""

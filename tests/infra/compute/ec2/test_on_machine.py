@@ -1,0 +1,118 @@
+"""From power on to power off: the real boot script on machines that really run, its secrets, its lease, and what its end means."""
+
+import json
+import shlex
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.user_data import MAX_BYTES, user_data
+from infra.compute.ec2.worker import Ec2Configuration
+from infra.compute.rented.machines import Machine, Order
+from infra.errors import BadInput, SpaceportError
+from tests.ec2_cloud import Ec2Cloud
+from tests.ec2_cloud.running import IMAGE
+from tests.infra.compute.ec2.conftest import wait_until
+
+SECRET, CANARY = "spaceport/train", "hf_canary_that_nobody_may_see"
+SEALING = "trap 'echo sealed; exit 75' TERM; echo training; sleep 100 & wait"
+
+
+@pytest.fixture
+def boot(cloud: Ec2Cloud, instances: Instances) -> Callable[..., Machine]:
+    """A machine that runs a shell command as its training."""
+    profile = cloud.instance_profile("machine", "secretsmanager:GetSecretValue")
+    secrets = cloud.client("secretsmanager")
+    if not secrets.list_secrets()["SecretList"]:
+        secrets.create_secret(Name=SECRET, SecretString=json.dumps({"HF_TOKEN": CANARY}))
+
+    def make(shell: str, *, needs: tuple[str, ...] = ("HF_TOKEN",), lease_seconds: int = 600, secret: str = SECRET, **more: str) -> Machine:
+        made = order(shell, lease_seconds, {**more, "AWS_ENDPOINT_URL": cloud.url, "AWS_DEFAULT_REGION": "us-east-1"})
+        pool = Ec2Configuration(image=IMAGE, python=sys.executable, secret_id=secret, instance_profile=profile)
+        return instances.run({**pool.request(instances, made, list(needs)), "InstanceType": "t3.medium", "ClientToken": uuid.uuid4().hex})
+
+    return make
+
+
+def order(shell: str, lease_seconds: int = 600, environment: dict[str, str] | None = None) -> Order:
+    told = {"run_id": str(uuid.uuid4()), "attempt": 1, "step_key": "k" * 64, "image": IMAGE, "lease_seconds": lease_seconds}
+    return Order.model_validate({**told, "command": ("bash", "-c", shell), "environment": environment or {}})
+
+
+def ended(instances: Instances, machine: Machine) -> tuple[Machine, SpaceportError]:
+    """Wait for its end; what that means."""
+    found = wait_until(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
+    return found, instances.why_it_ended(found)
+
+
+def test_a_machine_has_its_secret_and_nobody_sees_it(cloud: Ec2Cloud, instances: Instances, boot: Any) -> None:
+    """It reads it by its role over IMDSv2. Neither user data, tags, console nor description hold it; then the machine is off, and gone."""
+    machine = boot("echo $PLAIN; test $HF_TOKEN = " + CANARY[:9] + "'" + CANARY[9:] + "' && echo has it", needs=("HF_TOKEN",), PLAIN="as it is")
+    found, _ = ended(instances, machine)
+    assert (found.stage, found.said) == ("terminated", "Client.InstanceInitiatedShutdown")
+    assert instances.last_lines(machine.id).splitlines() == ["as it is", "has it"]
+    instance_id = machine.id.partition("/")[2]
+    attribute = cloud.client("ec2").describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
+    shown = json.dumps([cloud.instance(instance_id), attribute], default=str) + cloud.console(instance_id)
+    assert CANARY not in shown and cloud.instance(instance_id)["MetadataOptions"]["HttpTokens"] == "required"
+
+
+@pytest.mark.parametrize(("secret", "said"), [(SECRET, "lacks OTHER"), pytest.param("nobodys", "there is no secret nobodys", marks=pytest.mark.slow)])
+def test_a_machine_that_lacks_a_secret_says_so_and_goes(instances: Instances, boot: Any, secret: str, said: str) -> None:
+    """The command isn't started; the machine's own last word is a bad input that names what to do."""
+    _, error = ended(instances, boot("echo training", needs=("HF_TOKEN", "OTHER"), secret=secret))
+    assert isinstance(error, BadInput) and said in str(error)
+    assert "training" not in str(error)
+
+
+def test_a_spot_notice_seals_before_the_machine_is_taken(cloud: Ec2Cloud, instances: Instances, boot: Any) -> None:
+    """The notice reaches the run as SIGTERM within seconds; it seals, and the machine ends by itself, preempted, long before its time."""
+    machine = boot(SEALING)
+    instance_id = machine.id.partition("/")[2]
+    wait_until(lambda: "training" in cloud.console(instance_id))
+    cloud.tell("interrupt", id=instance_id, seconds=120)
+    started = time.monotonic()
+    found, error = ended(instances, machine)
+    assert time.monotonic() - started < 15
+    assert error.kind == "preempted" and "takes this machine away" in str(error) and "sealed" in cloud.console(instance_id)
+    assert found.said == "Client.InstanceInitiatedShutdown"
+
+
+@pytest.mark.slow
+def test_the_lease_ends_a_machine_that_nobody_ends(cloud: Ec2Cloud, instances: Instances, boot: Any) -> None:
+    """Told to seal at its lease, without Prefect and without us; the kind is quota."""
+    machine = boot(SEALING, lease_seconds=2)
+    _, error = ended(instances, machine)
+    assert error.kind == "quota" and "at its lease" in str(error)
+    assert "sealed" in cloud.console(machine.id.partition("/")[2])
+
+
+@pytest.mark.slow
+def test_ending_a_machine_lets_it_seal_and_a_dead_host_is_told_from_that(cloud: Ec2Cloud, instances: Instances, boot: Any) -> None:
+    """TerminateInstances reaches the run as SIGTERM; a host that dies says nothing. Both are preempted, by EC2's own reasons."""
+    asked, died = boot(SEALING), boot(SEALING)
+    for machine in (asked, died):
+        wait_until(lambda machine=machine: "training" in cloud.console(machine.id.partition("/")[2]))
+    instances.end(asked.id)
+    cloud.tell("kill", id=died.id.partition("/")[2])
+    found, error = ended(instances, asked)
+    assert error.kind == "preempted" and found.said == "Client.UserInitiatedShutdown" and "sealed" in cloud.console(asked.id.partition("/")[2])
+    found, error = ended(instances, died)
+    assert error.kind == "preempted" and found.said == "Server.InternalError" and "sealed" not in cloud.console(died.id.partition("/")[2])
+
+
+def test_the_boot_script_is_small_and_quotes_what_it_is_told() -> None:
+    """A value with quotes, spaces and newlines stays one value; 16 KiB are the limit; needed secrets want a secret's name."""
+    nasty = 'a\'b "c" $(reboot)\nd'
+    script = user_data(order("true", environment={"NASTY": nasty, "not a name": "x"}), "/opt/python", None, [])
+    _, line = script.split("\nexport ")
+    assert shlex.split("export " + line.partition("\n/opt/python")[0]) == ["export", f"NASTY={nasty}"] and "not a name" not in script
+    with pytest.raises(BadInput, match=f"{MAX_BYTES:,}"):
+        user_data(order("true", environment={"LONG": "x" * MAX_BYTES}), "/opt/python", None, [])
+    with pytest.raises(BadInput, match=r"HF_TOKEN.*secret_id is empty"):
+        user_data(order("true"), "/opt/python", None, ["HF_TOKEN"])
