@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from infra.compute.ec2.candidates import dearest
 from infra.compute.hf_jobs.jobs import Jobs
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
@@ -23,6 +24,8 @@ def usd_per_hour(target: str, hub: HubClient, api: PrefectApi | None = None) -> 
     told = variables.get(VARIABLE)
     if told is not None:
         return float(told)
+    if target == "ec2":
+        return dearest(variables.get("instance_types") or [], variables.get("prices") or {})
     if target == "hf-jobs" and variables.get("flavor"):
         try:
             return Jobs(hub, str(variables.get("namespace") or "") or None).usd_per_hour(str(variables["flavor"]))

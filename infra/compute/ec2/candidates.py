@@ -63,3 +63,10 @@ def candidates_of(instance_types: Sequence[str], places: Sequence[str], markets:
 def usd_per_hour(instance_type: str, prices: Mapping[str, float]) -> float | None:
     """What an instance type costs on demand: by the pool's prices, else by ours; None where neither knows it."""
     return prices.get(instance_type, USD_PER_HOUR.get(instance_type))
+
+
+def dearest(instance_types: Sequence[str], prices: Mapping[str, float]) -> float | None:
+    """The price that a budget is held at, whichever of the types is had: the highest; None where one isn't known."""
+    found = [usd_per_hour(instance_type, prices) for instance_type in instance_types]
+    known = [price for price in found if price is not None]
+    return max(known) if known and len(known) == len(found) else None

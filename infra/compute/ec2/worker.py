@@ -6,7 +6,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun
 from pydantic import Field
 
-from infra.compute.ec2.candidates import Market, candidates_of, usd_per_hour
+from infra.compute.ec2.candidates import Market, candidates_of, dearest, usd_per_hour
 from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.renting import Renting
 from infra.compute.ec2.user_data import BACKSTOP_SECONDS, user_data
@@ -90,7 +90,7 @@ class Ec2Worker(RentedWorker):
 
     def rent(self, provider: Instances, flow_run: FlowRun, configuration: Ec2Configuration) -> Machine:
         """The run's instance, had by walking the pool's candidates in their order."""
-        order, secrets = configuration.order(flow_run, _defaults(provider))
+        order, secrets = configuration.order(flow_run, _defaults(provider), dearest(configuration.instance_types, configuration.prices))
         candidates = candidates_of(configuration.instance_types, configuration.zones, configuration.markets)
         say = self.get_flow_run_logger(flow_run).info
         say("candidates: %s; on demand, %s", "; ".join(map(str, candidates)), configuration.costs)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from infra.compute.ec2.candidates import dearest
 from infra.compute.prices import check_price, usd_per_hour
 from infra.errors import BadInput
 
@@ -27,6 +28,12 @@ class Server:
 def test_the_deployment_goes_before_the_pool(default: Any, chosen: dict[str, Any], price: float | None) -> None:
     """A price that nobody names is None."""
     assert usd_per_hour("kubernetes", None, Server(default, chosen)) == price  # type: ignore[arg-type]
+
+
+def test_a_budget_on_ec2_is_held_at_the_dearest_type() -> None:
+    """Whichever type has room; a type without a price makes the whole unknown, and the pool's own prices go before ours."""
+    assert dearest(["t3.medium", "g5.xlarge"], {}) == pytest.approx(1.006) and dearest(["t3.medium"], {"t3.medium": 9.0}) == 9.0
+    assert dearest(["t3.medium", "p9.huge"], {}) is None and dearest([], {}) is None
 
 
 def test_the_workers_own_machine_costs_nothing_more() -> None:
