@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,16 @@ def test_the_old_app_serves_until_the_new_one_answers(space: Space) -> None:
         while not stop.wait(0.02):
             heard.append(space.ask()["says"])
 
-    listener = threading.Thread(target=listen)
-    listener.start()
-    space.commit(app__py=app("new", slow=0.7))
-    until(lambda: stages.append((raw := space.raw)["stage"] + raw["sha"]) or (raw["stage"] == "RUNNING" and raw["sha"] != old_sha))
-    until(lambda: "new" in heard)
-    stop.set()
-    listener.join()
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(listen)
+        try:
+            until(lambda: heard)
+            space.commit(app__py=app("new", slow=0.7))
+            until(lambda: stages.append((raw := space.raw)["stage"] + raw["sha"]) or (raw["stage"] == "RUNNING" and raw["sha"] != old_sha))
+            until(lambda: "new" in heard or listening.done())
+        finally:
+            stop.set()
+        listening.result()  # a visitor who wasn't answered says why
     assert heard == sorted(heard, reverse=True), "old, then new, and never back"
     assert {heard[0], heard[-1]} == {"old", "new"}
     assert f"RUNNING_APP_STARTING{old_sha}" in stages
@@ -146,6 +150,32 @@ async def test_the_old_app_can_be_gone_during_the_build(tmp_path: Path) -> None:
         assert {answer.status_code for answer in before if "old" not in answer.text} == {503}
         assert last.json()["says"] == "new"
     await space.close()
+
+
+async def test_a_build_that_follows_at_once_keeps_its_files(tmp_path: Path) -> None:
+    """The files of the app before are deleted when it has ended, maybe in the middle of the next checkout: that one's stay."""
+
+    def checkout(sha: str, folder: Path) -> None:
+        (folder / "README.md").write_text(CARD.format(sdk="gradio"))
+        old = [build for build in folder.parent.iterdir() if build.name.startswith("1" * 40)]
+        deadline = time.monotonic() + 20
+        while sha == "3" * 40 and old[0].exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (folder / "app.py").write_bytes(app(f"number {sha[0]}"))
+
+    space = SpaceRuntime("team/app", tmp_path, "http://127.0.0.1:9", checkout)
+    await space.open()
+    try:
+        for number in "123":
+            await space.deploy(number * 40)
+            async with asyncio.timeout(60):
+                while space.served_sha != number * 40 and not space.error:  # noqa: ASYNC110 - the very moment is what matters
+                    await asyncio.sleep(0)
+            assert (space.stage, space.error) == ("RUNNING", "")
+        kept = [build.name[:40] for build in (tmp_path / "builds").iterdir()]
+        assert "1" * 40 not in kept and "3" * 40 in kept
+    finally:
+        await space.close()
 
 
 async def answers_until_running(space: SpaceRuntime, visitor: httpx2.AsyncClient) -> AsyncIterator[httpx2.Response]:
