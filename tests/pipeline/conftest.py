@@ -7,10 +7,8 @@ import random
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import process_environment
+from tests.eventually import eventually
 from tests.prefect_database import give_database
 
 TINY_BERT = """
@@ -146,15 +145,6 @@ repo_id = "acme/{name}"
 """
 
 
-def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
-    """Poll until something is true; what it was."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it did not happen"
-        pause.wait(0.1)
-    return found
-
-
 class Work:
     """A config whose training waits for `go`, and what is known of its runs."""
 
@@ -194,7 +184,7 @@ class Work:
 
     def ends(self, run_id: str) -> str:
         """Wait for the end of a run; the type of its state."""
-        return str(wait_until(lambda: self.state(run_id) in FINAL_STATES and self.state(run_id)))
+        return str(eventually(lambda: self.state(run_id) in FINAL_STATES and self.state(run_id)))
 
     def children(self) -> list[Any]:
         """The training runs of this work."""
@@ -231,8 +221,6 @@ class Work:
                 found |= {commit.commit_id: commit.message for commit in api.list_repo_commits(repo_id, repo_type=repo_type, revision=branch.name)}
         return list(found.values())
 
-    wait_until = staticmethod(wait_until)
-
     @staticmethod
     def process_of(run_id: str) -> psutil.Process:
         """The process that the worker started for a run."""
@@ -244,7 +232,7 @@ class Work:
                         return process
             return None
 
-        found: psutil.Process = wait_until(find)
+        found: psutil.Process = eventually(find)
         return found
 
     def daemon(self, name: str) -> psutil.Process:
