@@ -1,4 +1,4 @@
-"""A real local stack of its own: Prefect server, embedded Hub, worker, and the `spaceport` command against it."""
+"""A real local stack: Prefect server, embedded Hub, worker, and the `spaceport` command against it. One for all modules that do it no harm."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,33 +78,73 @@ def running_stack(home: Path, **more: str) -> Iterator[Spaceport]:
         subprocess.run([*command, "down"], env=found.environment, check=True, timeout=60)
 
 
-@pytest.fixture(scope="module")
-def stack_environment() -> dict[str, str]:
-    """What else is in the stack's environment; a module may say it differently."""
-    return {}
+class SharedStack:
+    """The stack of all modules here that neither kill its servers nor want another environment: started when the first asks, ended after the last."""
+
+    def __init__(self) -> None:
+        self._end, self._found = contextlib.ExitStack(), None
+
+    def get(self, home: Callable[[], Path]) -> Spaceport:
+        """The running stack."""
+        if self._found is None:  # pauses before a further try are short
+            self._found = self._end.enter_context(running_stack(home(), SPACEPORT_RETRY_PACE="0.02"))
+        return self._found
+
+    def close(self) -> None:
+        """End it; the next one who asks gets another."""
+        self._found = None
+        self._end.close()
+
+
+SHARED = SharedStack()
+
+
+def is_here(item: pytest.Item | None) -> bool:
+    """Whether a test is one of this folder."""
+    return item is not None and item.path.parent == Path(__file__).parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The stack isn't left standing idle beside the tests of other folders."""
+    yield
+    if is_here(item) and not is_here(nextitem):
+        SHARED.close()
 
 
 @pytest.fixture(scope="module")
-def spaceport(tmp_path_factory: pytest.TempPathFactory, stack_environment: dict[str, str]) -> Iterator[Spaceport]:
-    """A running stack; nothing of it is left afterwards."""
-    with running_stack(tmp_path_factory.mktemp("home"), **stack_environment) as found:
-        yield found
+def spaceport(tmp_path_factory: pytest.TempPathFactory) -> Spaceport:
+    """The running stack, shared: a module has repositories of its own names on it. One that kills its servers overrides this by a stack of its own."""
+    return SHARED.get(lambda: tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
-def project(spaceport: Spaceport, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project_name() -> str:
+    """What the repositories of `project` are called; each module says it differently."""
+    return "reviews"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model small enough to train in seconds."""
+    folder = tmp_path_factory.mktemp("base")
+    subprocess.run([sys.executable, "-c", TINY_BERT, str(folder), *NEUTRAL, *GOOD, *BAD], check=True, env=process_environment(), timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(spaceport: Spaceport, project_name: str, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run config with rows and a tiny base model on the stack's Hub; returns the config file."""
     from huggingface_hub import HfApi
 
     folder = tmp_path_factory.mktemp("project")
-    subprocess.run([sys.executable, "-c", TINY_BERT, str(folder / "base"), *NEUTRAL, *GOOD, *BAD], check=True, env=process_environment(), timeout=120)
     api = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
-    api.create_repo("acme/tiny-bert")
-    api.upload_folder(repo_id="acme/tiny-bert", folder_path=folder / "base")
+    api.create_repo("acme/tiny-bert", exist_ok=True)
+    api.upload_folder(repo_id="acme/tiny-bert", folder_path=tiny_bert)
     chance = random.Random(5)
     rows = [(" ".join(chance.choices(NEUTRAL, k=5) + chance.choices(words, k=2)), label) for words, label in ((GOOD, "good"), (BAD, "bad")) for _ in range(400)]
     (folder / "rows.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
-    (folder / "run.toml").write_text(CONFIG)
+    (folder / "run.toml").write_text(CONFIG.replace("reviews", project_name))
     return folder / "run.toml"
 
 

@@ -19,9 +19,9 @@ LONG = ["--train.args.epochs", "20"]  # some ten seconds of training, and a good
 
 
 @pytest.fixture(scope="module")
-def stack_environment() -> dict[str, str]:
-    """Pauses before a further try are short."""
-    return {"SPACEPORT_RETRY_PACE": "0.02"}
+def project_name() -> str:
+    """Rows and models of this module's own."""
+    return "rented"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def weights(api: Any, repo_id: str) -> str:
 
 def no_space(project: Path, repo_id: str) -> Path:
     """The project's config for another model, without a Space."""
-    text = project.read_text().replace("acme/reviews-bert", repo_id).split("[space]")[0]
+    text = project.read_text().replace("acme/rented-bert", repo_id).split("[space]")[0]
     config = project.with_name(f"{repo_id.split('/')[1]}.toml")
     config.write_text(text)
     return config

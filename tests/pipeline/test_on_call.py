@@ -176,7 +176,7 @@ def test_a_retry_of_a_rollback_goes_no_further_back(spaceport: Any, moved: dict[
 
 def test_with_nothing_left_to_go_back_to_nothing_is_started(spaceport: Any, moved: dict[str, Any]) -> None:
     """What was live before was taken back already: exit code 1, the reason, and no run."""
-    code, report, _ = spaceport("rollback")
+    code, report, _ = spaceport("rollback", "acme/words")
     assert (code, report["flow_run"], report["error"]["kind"]) == (1, None, "bad input") and "nothing was live before" in report["error"]["message"]
 
 

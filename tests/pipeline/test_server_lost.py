@@ -18,6 +18,7 @@ import pytest
 
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
+from tests.pipeline.conftest import Spaceport, running_stack
 
 pytestmark = pytest.mark.slow
 AWAY_SECONDS = 60  # the bar of the promise, so it is waited for
@@ -39,6 +40,13 @@ def stack_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.T
         yield {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://tester@127.0.0.1:{postgres.port}/postgres"}
     finally:
         postgres.stop()
+
+
+@pytest.fixture(scope="module")
+def spaceport(stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spaceport]:
+    """A stack of its own on that database: its server is killed and its database deleted."""
+    with running_stack(tmp_path_factory.mktemp("home"), **stack_environment) as found:
+        yield found
 
 
 class Postgres:
