@@ -109,9 +109,16 @@ def is_here(item: pytest.Item | None) -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """The stack isn't left standing idle beside the tests of other folders."""
-    yield
-    if is_here(item) and not is_here(nextitem):
-        SHARED.close()
+    try:
+        yield
+    finally:
+        if is_here(item) and not is_here(nextitem):
+            SHARED.close()
+
+
+def pytest_sessionfinish() -> None:
+    """Ctrl-C leaves no stack behind."""
+    SHARED.close()
 
 
 @pytest.fixture(scope="module")
