@@ -122,9 +122,19 @@ def pytest_sessionfinish() -> None:
 
 
 @pytest.fixture(scope="module")
-def spaceport(tmp_path_factory: pytest.TempPathFactory) -> Spaceport:
+def stack_environment() -> dict[str, str]:
+    """What else is in the stack's environment; a module that says it differently has a stack of its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def spaceport(tmp_path_factory: pytest.TempPathFactory, stack_environment: dict[str, str]) -> Iterator[Spaceport]:
     """The running stack, shared: a module has repositories of its own names on it. One that kills its servers overrides this by a stack of its own."""
-    return SHARED.get(lambda: tmp_path_factory.mktemp("home"))
+    if not stack_environment:
+        yield SHARED.get(lambda: tmp_path_factory.mktemp("home"))
+        return
+    with running_stack(tmp_path_factory.mktemp("home"), **stack_environment) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
