@@ -5,12 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,6 +16,7 @@ from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
 from infra.daemons import comes_free
 from infra.settings import Settings, process_environment
+from tests.eventually import eventually
 from tests.prefect_database import give_database
 
 COMMAND = [sys.executable, "-m", "deployments.command"]
@@ -42,13 +39,6 @@ def marked(environment: dict[str, str]) -> list[str]:
     return found
 
 
-def wait_until(happened: Callable[[], Any], seconds: float = 60) -> None:
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        pause.wait(0.05)
-
-
 def up(environment: dict[str, str]) -> Stack:
     """`spaceport up`, and the stack that it left running."""
     subprocess.run([*COMMAND, "up"], env=environment, capture_output=True, timeout=200, check=True)
@@ -59,7 +49,7 @@ def up(environment: dict[str, str]) -> Stack:
 def test_ctrl_c_while_starting_leaves_no_process_behind(environment: dict[str, str], tmp_path: Path, when: str, number: int) -> None:
     """Interrupted as soon as one part runs, `up` ends that part and all others, and forgets them; also as a shell's background job."""
     up = subprocess.Popen([*COMMAND, "up"], env=environment, stderr=subprocess.DEVNULL)
-    wait_until((tmp_path / "home" / "logs" / f"{when}.log").exists)
+    eventually((tmp_path / "home" / "logs" / f"{when}.log").exists)
     up.send_signal(number)
     assert up.wait(60) == 130
     assert marked(environment) == []
@@ -85,7 +75,7 @@ def test_what_died_is_brought_back_alone_at_its_address(environment: dict[str, s
         for daemon in stack.daemons:
             if daemon.name in names:
                 psutil.Process(daemon.pid).kill()
-        wait_until(lambda: not any(daemon.alive for daemon in stack.daemons if daemon.name in names))
+        eventually(lambda: not any(daemon.alive for daemon in stack.daemons if daemon.name in names))
 
     try:
         up(environment)
@@ -110,7 +100,7 @@ def test_a_port_lost_while_starting_moves_the_server_alone(environment: dict[str
     """A stranger takes the port that the server was about to listen on: it moves, nothing of the lost try is kept, and a second `up` starts nothing."""
     try:
         with subprocess.Popen([*COMMAND, "up"], env=environment, stderr=subprocess.PIPE, text=True) as starting:
-            wait_until(lambda: [line for line in marked(environment) if "infra.prefect_server" in line])
+            eventually(lambda: [line for line in marked(environment) if "infra.prefect_server" in line])
             wanted = next(line for line in marked(environment) if "infra.prefect_server" in line).split("--port ")[1]
             with socket.create_server(("127.0.0.1", int(wanted))):
                 said = starting.communicate(timeout=200)[1]

@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from infra.daemons import free_port
+from tests.eventually import eventually
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 REGION = "us-east-1"
@@ -115,21 +115,12 @@ def running_cloud(folder: Path, image: str = "/") -> Iterator[Ec2Cloud]:
     command = [sys.executable, "-m", "tests.ec2_cloud", "--port", str(port), "--folder", str(folder), "--image", image]
     process = subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *command], cwd=PROJECT, stdin=subprocess.DEVNULL)
     try:
-        wait_until(lambda: _answers(cloud) or process.poll() is not None, READY_SECONDS)
+        eventually(lambda: _answers(cloud) or process.poll() is not None, READY_SECONDS)
         assert process.poll() is None, "the test cloud ended while starting"
         yield cloud
     finally:
         process.terminate()
         process.wait(30)
-
-
-def wait_until(happened: Callable[[], Any], seconds: float = 60) -> Any:
-    """Poll until something is true; what it was."""
-    ends = time.monotonic() + seconds
-    while not (found := happened()):
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.1)
-    return found
 
 
 def _answers(cloud: Ec2Cloud) -> bool:

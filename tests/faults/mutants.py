@@ -25,10 +25,11 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 LEDGER, FOLDER, STORE = "infra/hub/ledger.py", "infra/storage/sealed.py", "infra/storage/checkpoints.py"
 COMMIT_FAULTS, REF_FAULTS = ("answer-lost", "twin", "rival", "kill-after"), ("kill-before", "twin", "answer-lost")
 LIMIT_SECONDS = 1500
+OF_STORES = [f"tests/infra/storage/test_checkpoints{of}.py" for of in ("", "_superseded", "_interrupted", "_places")]
 TESTS = {
     LEDGER: ["tests/infra/hub/test_ledger.py"],
     FOLDER: ["tests/infra/storage/test_sealed.py"],
-    STORE: ["tests/infra/storage/test_checkpoints.py", "-m", "not slow", "-k", "not s3 and not memory"],
+    STORE: [*OF_STORES, "-m", "not slow", "-k", "not s3 and not memory"],
 }
 SWAPPED = {
     ast.Eq: "!=",

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from infra.errors import SpaceportError
 from infra.hub.embedded.process import CLIENT_ENVIRONMENT, EmbeddedHub
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import process_environment
+from tests.eventually import within
 from tests.faults.cases import WRITES
 from tests.faults.checker import Stores, harm, secrets_in, unfinished, untrue
 from tests.faults.driver import OUR_TOKEN, PROJECT, SPACE_TOKEN, USERS
@@ -228,14 +229,14 @@ class StackExperiment:
                 state = str(self.stack.api.read_run(self.run_id)["state"]["type"])
             return state in FINAL_STATES
 
-        return state if until(over, RUN_LIMIT_SECONDS) else f"{state} for {RUN_LIMIT_SECONDS:.0f} s"
+        return state if within(RUN_LIMIT_SECONDS, over) else f"{state} for {RUN_LIMIT_SECONDS:.0f} s"
 
     def _retry(self) -> None:
         """What the button Retry of Prefect's page does."""
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
         before = self.stack.api.read_run(self.run_id)["run_count"]
         self.stack.api.call("POST", f"/flow_runs/{self.run_id}/set_state", {"state": state, "force": True})
-        until(lambda: self.stack.api.read_run(self.run_id)["run_count"] > before, 120)
+        within(120, lambda: self.stack.api.read_run(self.run_id)["run_count"] > before)
 
     def _judged(self, report: dict[str, Any], sightings: Sequence[dict[str, Any]]) -> list[str]:
         stores = Stores(self.stack.hub.root, self.name)
@@ -246,7 +247,7 @@ class StackExperiment:
             names = {"dataset": "data_register", "candidate": "train_model", "model": "promote_model", "space": "refresh_space"}
             ended |= {name: steps[step] for name, step in names.items() if steps.get(step)}
             found += [*untrue(stores, ended), *unfinished(stores, ended)]
-        if not until(lambda: not ({"pipeline", "training", "script"} & self.stack.living(self.run_id).keys()), 60):
+        if not within(60, lambda: not {"pipeline", "training", "script"} & self.stack.living(self.run_id).keys()):
             found.append(f"still there 60 s after the end: {sorted(self.stack.living(self.run_id))}")
         runs = [run for run in self.stack.api.find_runs(tag="spaceport") if run["parameters"].get("config", {}).get("name") == self.name]
         open_runs = [f"{run['name']} {run['state']['type']}" for run in runs if run["state"]["type"] not in FINAL_STATES]
@@ -273,16 +274,6 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def until(happened: Callable[[], bool], seconds: float) -> bool:
-    """Poll until something is true; False when it wasn't in time."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not happened():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.3)
-    return True
 
 
 @contextmanager

@@ -1,14 +1,13 @@
-"""A real local stack of its own: Prefect server, embedded Hub, worker, and the `spaceport` command against it."""
+"""A real local stack: Prefect server, embedded Hub, worker, and the `spaceport` command against it. One for all modules that do it no harm."""
 
 import contextlib
+import fcntl
 import json
 import os
 import random
 import re
 import subprocess
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import process_environment
+from tests.eventually import eventually
 from tests.prefect_database import give_database
 
 TINY_BERT = """
@@ -38,6 +38,7 @@ shape = BertConfig(vocab_size=len(words), hidden_size=32, num_hidden_layers=2, n
 BertForSequenceClassification(shape).save_pretrained(sys.argv[1])
 wrapped.save_pretrained(sys.argv[1])
 """
+SLOW_MACHINE_SECONDS = 600  # what takes longer hangs, however busy the machine is
 NEUTRAL, GOOD, BAD = ["movie", "film", "plot", "the", "is"], ["great", "fine", "lovely"], ["awful", "poor", "dull"]
 
 
@@ -48,7 +49,7 @@ class Spaceport:
     home: Path
     environment: dict[str, str]
 
-    def __call__(self, *words: str, timeout_seconds: float = 240) -> tuple[int, dict[str, Any], str]:
+    def __call__(self, *words: str, timeout_seconds: float = SLOW_MACHINE_SECONDS) -> tuple[int, dict[str, Any], str]:
         """Run `spaceport WORDS --json`: exit code, the object on standard output, standard error."""
         command = [sys.executable, "-m", "deployments.command", *words, "--json"]
         done = subprocess.run(command, env=self.environment, cwd="/", capture_output=True, text=True, timeout=timeout_seconds, check=False)
@@ -72,40 +73,104 @@ def running_stack(home: Path, **more: str) -> Iterator[Spaceport]:
     found = Spaceport(home, process_environment(without=named) | {"SPACEPORT_HOME": str(home), "HOME": str(home)} | more)
     command = [sys.executable, "-m", "deployments.command"]
     give_database(home / "prefect")
-    subprocess.run([*command, "up"], env=found.environment, check=True, timeout=180)
+    subprocess.run([*command, "up"], env=found.environment, check=True, timeout=SLOW_MACHINE_SECONDS)
     try:
         yield found
     finally:
-        subprocess.run([*command, "down"], env=found.environment, check=True, timeout=60)
+        subprocess.run([*command, "down"], env=found.environment, check=True, timeout=SLOW_MACHINE_SECONDS)
+
+
+class SharedStack:
+    """The stack of all modules here that neither kill its servers nor want another environment: started when the first asks, ended after the last."""
+
+    def __init__(self) -> None:
+        self._end, self._found = contextlib.ExitStack(), None
+
+    def get(self, home: Callable[[], Path]) -> Spaceport:
+        """The running stack."""
+        if self._found is None:  # pauses before a further try are short
+            self._found = self._end.enter_context(running_stack(home(), SPACEPORT_RETRY_PACE="0.02"))
+        return self._found
+
+    def close(self) -> None:
+        """End it; the next one who asks gets another."""
+        self._found = None
+        self._end.close()
+
+
+SHARED = SharedStack()
+
+
+def is_here(item: pytest.Item | None) -> bool:
+    """Whether a test is one of this folder."""
+    return item is not None and item.path.parent == Path(__file__).parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """The stack isn't left standing idle beside the tests of other folders."""
+    try:
+        yield
+    finally:
+        if is_here(item) and not is_here(nextitem):
+            SHARED.close()
+
+
+def pytest_sessionfinish() -> None:
+    """Ctrl-C leaves no stack behind."""
+    SHARED.close()
 
 
 @pytest.fixture(scope="module")
 def stack_environment() -> dict[str, str]:
-    """What else is in the stack's environment; a module may say it differently."""
+    """What else is in the stack's environment; a module that says it differently has a stack of its own."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def spaceport(tmp_path_factory: pytest.TempPathFactory, stack_environment: dict[str, str]) -> Iterator[Spaceport]:
-    """A running stack; nothing of it is left afterwards."""
+    """The running stack, shared: a module has repositories of its own names on it. One that kills its servers overrides this by a stack of its own."""
+    if not stack_environment:
+        yield SHARED.get(lambda: tmp_path_factory.mktemp("home"))
+        return
     with running_stack(tmp_path_factory.mktemp("home"), **stack_environment) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def project(spaceport: Spaceport, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project_name() -> str:
+    """What the repositories of `project` are called; each module says it differently."""
+    return "reviews"
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A base model small enough to train in seconds; made once for all xdist workers."""
+    ours = tmp_path_factory.getbasetemp()
+    folder = (ours.parent if hasattr(request.config, "workerinput") else ours) / "tiny-bert"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            draft = folder.with_suffix(".draft")
+            command = [sys.executable, "-c", TINY_BERT, str(draft), *NEUTRAL, *GOOD, *BAD]
+            subprocess.run(command, check=True, env=process_environment(), timeout=SLOW_MACHINE_SECONDS)
+            draft.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(spaceport: Spaceport, project_name: str, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run config with rows and a tiny base model on the stack's Hub; returns the config file."""
     from huggingface_hub import HfApi
 
     folder = tmp_path_factory.mktemp("project")
-    subprocess.run([sys.executable, "-c", TINY_BERT, str(folder / "base"), *NEUTRAL, *GOOD, *BAD], check=True, env=process_environment(), timeout=120)
     api = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
-    api.create_repo("acme/tiny-bert")
-    api.upload_folder(repo_id="acme/tiny-bert", folder_path=folder / "base")
+    api.create_repo("acme/tiny-bert", exist_ok=True)
+    api.upload_folder(repo_id="acme/tiny-bert", folder_path=tiny_bert)
     chance = random.Random(5)
     rows = [(" ".join(chance.choices(NEUTRAL, k=5) + chance.choices(words, k=2)), label) for words, label in ((GOOD, "good"), (BAD, "bad")) for _ in range(400)]
     (folder / "rows.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
-    (folder / "run.toml").write_text(CONFIG)
+    (folder / "run.toml").write_text(CONFIG.replace("reviews", project_name))
     return folder / "run.toml"
 
 
@@ -144,15 +209,6 @@ predict.command = ["python", "script.py", "predict"]
 [model]
 repo_id = "acme/{name}"
 """
-
-
-def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
-    """Poll until something is true; what it was."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it did not happen"
-        pause.wait(0.1)
-    return found
 
 
 class Work:
@@ -194,7 +250,7 @@ class Work:
 
     def ends(self, run_id: str) -> str:
         """Wait for the end of a run; the type of its state."""
-        return str(wait_until(lambda: self.state(run_id) in FINAL_STATES and self.state(run_id)))
+        return str(eventually(lambda: self.state(run_id) in FINAL_STATES and self.state(run_id)))
 
     def children(self) -> list[Any]:
         """The training runs of this work."""
@@ -231,8 +287,6 @@ class Work:
                 found |= {commit.commit_id: commit.message for commit in api.list_repo_commits(repo_id, repo_type=repo_type, revision=branch.name)}
         return list(found.values())
 
-    wait_until = staticmethod(wait_until)
-
     @staticmethod
     def process_of(run_id: str) -> psutil.Process:
         """The process that the worker started for a run."""
@@ -244,7 +298,7 @@ class Work:
                         return process
             return None
 
-        found: psutil.Process = wait_until(find)
+        found: psutil.Process = eventually(find)
         return found
 
     def daemon(self, name: str) -> psutil.Process:
@@ -284,4 +338,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These start real servers and train: give each as long as a slow machine needs."""
     for item in items:
         if "tests/pipeline/" in str(item.path).replace(os.sep, "/"):
-            item.add_marker(pytest.mark.timeout(420))
+            item.add_marker(pytest.mark.timeout(3 * SLOW_MACHINE_SECONDS))

@@ -15,7 +15,7 @@ from infra.compute.ec2.leases import list_leased
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
 from tests.ec2_cloud.running import IMAGE, REGION
-from tests.pipeline.conftest import wait_until
+from tests.eventually import eventually
 
 POOL, SECRET, BUCKET = "ec2", "spaceport/train", "checkpoints"
 LONG = ["--train.args.epochs", "20"]
@@ -104,7 +104,7 @@ def test_a_machine_trains_and_no_other_target_trains_again(
     config = no_space(project, "acme/on-a-machine")
     code, report, said = spaceport("run", str(config), "--target", POOL)
     assert (code, report["outcome"]) == (0, "promoted"), said + "".join(cloud.console(found["InstanceId"]) for found in machines())
-    wait_until(lambda: machines(*LIVING) == [])
+    eventually(lambda: machines(*LIVING) == [])
     (machine,) = machines()
     assert (machine["InstanceType"], machine["StateReason"]["Code"]) == ("t3.large", "Client.InstanceInitiatedShutdown")
     assert spaceport("run", str(config), "--target", "process")[1]["outcome"] == "unchanged" and len(machines()) == 1
@@ -125,15 +125,15 @@ class Training:
         self.key = config.stem
         started = spaceport("run", str(config), "--target", POOL, *LONG, "--detach", "--key", self.key)[1]
         self.run = str(started["flow_run"]["id"])
-        (machine,) = wait_until(lambda: machines("running"), 240)
+        (machine,) = eventually(lambda: machines("running"), 240)
         self.id, self.child = str(machine["InstanceId"]), run_of(machine)
-        wait_until(lambda: prefect.artifacts(self.child, "progress") or not machines(*LIVING), 240)
+        eventually(lambda: prefect.artifacts(self.child, "progress") or not machines(*LIVING), 240)
         assert machines(*LIVING), cloud.console(self.id)
 
     def ends(self) -> dict[str, Any]:
         """Follow it to its end; the report."""
         found = dict(self.spaceport("run", str(self.config), "--target", POOL, *LONG, "--key", self.key)[1])
-        wait_until(lambda: self.machines(*LIVING) == [])
+        eventually(lambda: self.machines(*LIVING) == [])
         return found
 
     @property
@@ -152,7 +152,7 @@ def training(
     for run in (found.run, found.child):  # one that failed must not disturb the next
         if prefect.read_run(run)["state"]["type"] not in FINAL_STATES:
             prefect.cancel_run(run)
-    wait_until(lambda: machines(*LIVING) == [], 240)
+    eventually(lambda: machines(*LIVING) == [], 240)
 
 
 SPOT = pytest.mark.parametrize("training", [{"markets": ["spot"]}], indirect=True, ids=["spot"])
@@ -164,7 +164,7 @@ SPOT = pytest.mark.parametrize("training", [{"markets": ["spot"]}], indirect=Tru
 def test_a_spot_notice_seals_and_the_next_machine_resumes(training: Training, cloud: Ec2Cloud, prefect: PrefectApi) -> None:
     """Two minutes before its end the machine seals and goes by itself; the same run goes on elsewhere from the sealed checkpoint, not from the beginning."""
     cloud.tell("interrupt", id=training.id, seconds=120)
-    wait_until(lambda: "takes this machine away" in cloud.console(training.id))
+    eventually(lambda: "takes this machine away" in cloud.console(training.id))
     assert training.ends()["outcome"] == "promoted"
     assert training.reasons == ["Client.InstanceInitiatedShutdown"] * 2
     assert any("preempted" in str(state["message"]) for state in prefect.states_of(training.child))
@@ -207,8 +207,8 @@ def test_a_machine_that_dies_after_its_worker_is_noticed_by_the_next(spaceport: 
 def test_cancelling_the_pipeline_terminates_the_machine(training: Training, prefect: PrefectApi, machines: Any) -> None:
     """With the last who waits for it, the training is cancelled, and nothing is rented any more."""
     prefect.cancel_run(training.run)
-    wait_until(lambda: machines(*LIVING) == [])
-    wait_until(lambda: prefect.read_run(training.child)["state"]["type"] == "CANCELLED")
+    eventually(lambda: machines(*LIVING) == [])
+    eventually(lambda: prefect.read_run(training.child)["state"]["type"] == "CANCELLED")
 
 
 @pytest.mark.slow

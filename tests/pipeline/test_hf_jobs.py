@@ -12,16 +12,16 @@ import pytest
 from infra.compute.hf_jobs.jobs import RUN_LABEL
 from infra.compute.hf_jobs.leases import list_leased
 from infra.prefect_api import PrefectApi
-from tests.pipeline.conftest import wait_until
+from tests.eventually import eventually
 
 POOL = "hf-jobs"
 LONG = ["--train.args.epochs", "20"]  # some ten seconds of training, and a good part of a minute with its checkpoints on the Hub
 
 
 @pytest.fixture(scope="module")
-def stack_environment() -> dict[str, str]:
-    """Pauses before a further try are short."""
-    return {"SPACEPORT_RETRY_PACE": "0.02"}
+def project_name() -> str:
+    """Rows and models of this module's own."""
+    return "rented"
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def weights(api: Any, repo_id: str) -> str:
 
 def no_space(project: Path, repo_id: str) -> Path:
     """The project's config for another model, without a Space."""
-    text = project.read_text().replace("acme/reviews-bert", repo_id).split("[space]")[0]
+    text = project.read_text().replace("acme/rented-bert", repo_id).split("[space]")[0]
     config = project.with_name(f"{repo_id.split('/')[1]}.toml")
     config.write_text(text)
     return config
@@ -120,9 +120,9 @@ class Training:
         self.key = config.stem
         started = spaceport("run", str(config), "--target", POOL, *LONG, "--detach", "--key", self.key)[1]
         self.run = str(started["flow_run"]["id"])
-        (self.job,) = wait_until(lambda: jobs("RUNNING"))
+        (self.job,) = eventually(lambda: jobs("RUNNING"))
         self.child = self.job.labels[RUN_LABEL]
-        wait_until(lambda: self.prefect.artifacts(self.child, "progress"))
+        eventually(lambda: self.prefect.artifacts(self.child, "progress"))
 
     def ends(self) -> dict[str, Any]:
         """Follow it to its end; the report."""
@@ -156,8 +156,8 @@ def test_a_training_outlives_its_worker(spaceport: Any, training: Training, jobs
 def test_cancelling_the_pipeline_ends_the_job(training: Training, prefect: PrefectApi, jobs: Any) -> None:
     """With the last who waits for it, the training is cancelled, and nothing is rented any more."""
     prefect.cancel_run(training.run)
-    wait_until(lambda: jobs("RUNNING", "SCHEDULING") == [])
-    wait_until(lambda: prefect.read_run(training.child)["state"]["type"] == "CANCELLED")
+    eventually(lambda: jobs("RUNNING", "SCHEDULING") == [])
+    eventually(lambda: prefect.read_run(training.child)["state"]["type"] == "CANCELLED")
 
 
 @pytest.mark.slow

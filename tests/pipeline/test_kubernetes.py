@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
+from tests.eventually import eventually
 from tests.kubernetes_cluster.cluster import RealCluster, real_cluster
-from tests.pipeline.conftest import wait_until
 
 TARGET = "kubernetes"
 LONG = ["--train.args.epochs", "20"]
@@ -93,8 +93,8 @@ class Training:
         self.spaceport, self.config, self.prefect, self.cluster = spaceport, config, prefect, cluster
         self.key = config.stem
         self.run = str(spaceport("run", str(config), "--target", TARGET, *LONG, "--detach", "--key", self.key)[1]["flow_run"]["id"])
-        self.child = wait_until(self._child)
-        wait_until(lambda: self.prefect.artifacts(self.child, "progress"))
+        self.child = eventually(self._child)
+        eventually(lambda: self.prefect.artifacts(self.child, "progress"))
 
     def _child(self) -> str | None:
         found = [run for run in self.prefect.find_runs(tag="spaceport") if run["name"].startswith("train-") and run["parent_task_run_id"] is None]
@@ -119,7 +119,7 @@ class Training:
 @pytest.fixture
 def training(request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster) -> Iterator[Training]:
     yield Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35].strip('-')}"), prefect, cluster)
-    wait_until(lambda: cluster.living() == [])
+    eventually(lambda: cluster.living() == [])
 
 
 def test_a_deleted_pod_is_replaced_and_goes_on(training: Training) -> None:
@@ -148,8 +148,8 @@ def test_a_deleted_job_is_crashed_with_the_reason_and_trained_again(training: Tr
 def test_cancelling_the_pipeline_ends_the_pod(training: Training) -> None:
     """With the last who waits for it, the training is cancelled, and nothing is rented any more."""
     training.prefect.cancel_run(training.run)
-    wait_until(lambda: training.state()["type"] == "CANCELLED")
-    wait_until(lambda: training.cluster.living(training.child) == [])
+    eventually(lambda: training.state()["type"] == "CANCELLED")
+    eventually(lambda: training.cluster.living(training.child) == [])
 
 
 class Stuck:
@@ -173,7 +173,7 @@ def stuck(spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealClust
     found = Stuck(spaceport, project, prefect, cluster)
     yield found
     found.variables()
-    wait_until(lambda: cluster.living() == [])
+    eventually(lambda: cluster.living() == [])
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,10 @@ def test_a_run_cancelled_before_its_pod_started_ends_at_once(stuck: Stuck) -> No
     """Prefect alone leaves it in Cancelling for five minutes, and its Job for ever."""
     stuck.variables(gpus=1)
     run = stuck.run("cancelled-early", "--detach")[1]["flow_run"]["id"]
-    child = wait_until(lambda: next((run for run in stuck.prefect.find_runs(tag="spaceport", states=["PENDING"]) if run["infrastructure_pid"]), None))
+    child = eventually(lambda: next((run for run in stuck.prefect.find_runs(tag="spaceport", states=["PENDING"]) if run["infrastructure_pid"]), None))
     stuck.prefect.cancel_run(str(run))
-    wait_until(lambda: stuck.prefect.read_run(child["id"])["state"]["type"] == "CANCELLED", seconds=60)
-    wait_until(lambda: stuck.cluster.listed("jobs", child["id"]) == [])
+    eventually(lambda: stuck.prefect.read_run(child["id"])["state"]["type"] == "CANCELLED", seconds=60)
+    eventually(lambda: stuck.cluster.listed("jobs", child["id"]) == [])
 
 
 def test_a_pod_out_of_memory_is_said(stuck: Stuck) -> None:
@@ -212,7 +212,7 @@ def test_a_pod_out_of_memory_is_said(stuck: Stuck) -> None:
 def test_a_lease_is_held_by_the_cluster_alone(stuck: Stuck) -> None:
     """activeDeadlineSeconds ends a Job that outlives it, with kind quota; what it had sealed is kept."""
     stuck.variables(lease_seconds=25)
-    code, report, _ = stuck.run("too-long", "--train.args.epochs", "2000")
+    code, report, _ = stuck.run("too-long", "--train.args.epochs", "300")
     assert (code, report["error"]["kind"]) == (1, "quota") and "lease" in report["error"]["message"]
 
 

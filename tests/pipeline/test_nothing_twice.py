@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from infra.compute.process.reconcile import reconcile
+from tests.eventually import eventually
 
 
 def retry(work: Any, run_id: str) -> None:
@@ -20,22 +21,22 @@ def retry(work: Any, run_id: str) -> None:
 def test_a_killed_pipeline_finds_its_training_and_leaves_nothing_running(work: Any) -> None:
     """kill -9 of a waiting pipeline, then Retry: it waits for the same training, which never noticed; the killed attempt's task runs are closed."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     work.process_of(run).kill()
-    work.wait_until(lambda: work.state(run) == "CRASHED")
+    eventually(lambda: work.state(run) == "CRASHED")
     retry(work, run)
-    work.wait_until(lambda: work.api.read_run(run)["run_count"] == 2 and work.waits(run))
+    eventually(lambda: work.api.read_run(run)["run_count"] == 2 and work.waits(run))
     work.go()
     assert work.follow("a")["outcome"] == "promoted"
     assert len(work.starts) == 1
     assert [child["run_count"] for child in work.children()] == [1]
-    work.wait_until(lambda: {task["state_type"] for task in work.api.task_runs(run)} <= {"COMPLETED", "CRASHED"})
+    eventually(lambda: {task["state_type"] for task in work.api.task_runs(run)} <= {"COMPLETED", "CRASHED"})
 
 
 def test_cancelling_the_last_that_waits_cancels_the_training(work: Any) -> None:
     """Of two pipeline runs that wait for one training the first can be cancelled without harm; with the second the training ends, its script told."""
     first, second = work.start("a"), work.start("b")
-    work.wait_until(lambda: work.waits(first) and work.waits(second) and work.starts)
+    eventually(lambda: work.waits(first) and work.waits(second) and work.starts)
     work.api.cancel_run(first)
     assert work.ends(first) == "CANCELLED"
     child = work.children()[0]["id"]
@@ -43,7 +44,7 @@ def test_cancelling_the_last_that_waits_cancels_the_training(work: Any) -> None:
     work.api.cancel_run(second)
     assert work.ends(second) == "CANCELLED" and work.ends(child) == "CANCELLED"
     assert (work.folder / "told").exists() and len(work.starts) == 1
-    work.wait_until(lambda: not psutil.pid_exists(work.starts[0]))
+    eventually(lambda: not psutil.pid_exists(work.starts[0]))
     work.go()
     assert work.follow("b")["outcome"] == "promoted"
     assert [run["id"] for run in work.children()] == [child] and len(work.starts) == 2
@@ -58,7 +59,7 @@ def test_retry_does_no_harm_to_a_completed_run(work: Any) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda run_id: retry(work, run_id), [run, run, child, child]))
     for run_id in (run, child):
-        work.wait_until(lambda run_id=run_id: work.api.read_run(run_id)["run_count"] > 1)
+        eventually(lambda run_id=run_id: work.api.read_run(run_id)["run_count"] > 1)
         assert work.ends(run_id) == "COMPLETED"
     assert work.commits() == before and len(work.starts) == 1
 
@@ -72,20 +73,20 @@ def test_a_late_report_of_the_crash_before_undoes_no_retry(work: Any) -> None:
     retried = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": later}}
     work.api.call("POST", f"/flow_runs/{run}/set_state", {"state": retried, "force": True})
     work.api.set_state(run, "CRASHED", "Flow run infrastructure exited with non-zero status code -9.", force=True)
-    work.wait_until(lambda: work.api.read_run(run)["run_count"] > 1)
+    eventually(lambda: work.api.read_run(run)["run_count"] > 1)
     assert work.ends(run) == "COMPLETED"
 
 
 def test_a_death_that_nobody_could_report_is_found_out(spaceport: Any, work: Any) -> None:
     """The worker can't speak and the run's process is killed: the reconciler, knowing the machine's processes, says so; a living run is left alone."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     worker = work.daemon("worker")
     worker.suspend()
     try:
         work.process_of(run).kill()
         child = work.children()[0]["id"]
-        work.wait_until(lambda: run in reconcile(work.api, spaceport.home, settle_seconds=0) or work.state(run) == "CRASHED")
+        eventually(lambda: run in reconcile(work.api, spaceport.home, settle_seconds=0) or work.state(run) == "CRASHED")
         assert (work.state(run), work.state(child)) == ("CRASHED", "RUNNING")
         assert "is gone" in work.api.read_run(run)["state"]["message"]
     finally:
@@ -98,10 +99,10 @@ def test_a_death_that_nobody_could_report_is_found_out(spaceport: Any, work: Any
 def test_a_run_that_is_wrongly_called_dead_says_that_it_lives(work: Any) -> None:
     """Two lost heartbeats and an automation would crash a living training: it puts that right itself, its pipeline goes on waiting, nothing runs twice."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     child = work.children()[0]["id"]
     work.api.set_state(child, "CRASHED", "no heartbeat", force=True)
-    work.wait_until(lambda: work.state(child) == "RUNNING")
+    eventually(lambda: work.state(child) == "RUNNING")
     work.go()
     assert work.follow("a")["outcome"] == "promoted"
     assert len(work.starts) == 1
@@ -112,10 +113,10 @@ def test_a_run_that_is_wrongly_called_dead_says_that_it_lives(work: Any) -> None
 def test_a_killed_training_is_resumed_by_its_pipeline(work: Any) -> None:
     """kill -9 of the training's process while its pipeline waits: the script dies with it, the pipeline starts the same run again, and ends well."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     child = work.children()[0]["id"]
     work.process_of(child).send_signal(signal.SIGKILL)
-    work.wait_until(lambda: len(work.starts) == 2)
+    eventually(lambda: len(work.starts) == 2)
     assert not psutil.pid_exists(work.starts[0])
     work.go()
     assert work.follow("a")["outcome"] == "promoted"

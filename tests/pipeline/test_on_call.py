@@ -1,15 +1,13 @@
 """On-call at 3 a.m.: moved forwards and back through the command and a real worker, and the Space is asked what it serves. In this order."""
 
 import json
-import threading
-import time
 import urllib.request
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
+from tests.eventually import eventually
 
 # A model that knows some words; the same file is what the app reads, so its scores are the model's.
 SCRIPT = """
@@ -171,24 +169,15 @@ def test_a_retry_of_a_rollback_goes_no_further_back(spaceport: Any, moved: dict[
     api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
     before, run_id = main_of(spaceport), moved["back"]["flow_run"]["id"]
     api.retry_run(run_id, "retried by somebody half asleep")
-    run = wait_until(lambda: (run := api.read_run(run_id))["run_count"] == 2 and run["state"]["type"] in FINAL_STATES and run)
+    run = eventually(lambda: (run := api.read_run(run_id))["run_count"] == 2 and run["state"]["type"] in FINAL_STATES and run)
     assert (run["state"]["type"], run["state"]["name"]) == ("COMPLETED", "Unchanged")
     assert main_of(spaceport) == before and served(moved["back"]) == moved["back"]["live"]["model"]
 
 
 def test_with_nothing_left_to_go_back_to_nothing_is_started(spaceport: Any, moved: dict[str, Any]) -> None:
     """What was live before was taken back already: exit code 1, the reason, and no run."""
-    code, report, _ = spaceport("rollback")
+    code, report, _ = spaceport("rollback", "acme/words")
     assert (code, report["flow_run"], report["error"]["kind"]) == (1, None, "bad input") and "nothing was live before" in report["error"]["message"]
-
-
-def wait_until(happened: Callable[[], Any], seconds: float = 120) -> Any:
-    """Poll until something is true; what it was."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it did not happen"
-        pause.wait(0.2)
-    return found
 
 
 def test_the_pages_of_a_run_say_what_was_moved(spaceport: Any, moved: dict[str, Any]) -> None:

@@ -2,16 +2,15 @@
 
 import contextlib
 import json
-import threading
-import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.eventually import eventually
 
 STEPS = ["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
 REPOS = [("dataset", "acme/reviews"), ("model", "acme/reviews-bert"), ("space", "acme/reviews")]
@@ -162,21 +161,12 @@ def training(spaceport: Any, project: Path, first: dict[str, Any], tmp_path: Pat
     }
     api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
     run = api.create_run("train_model/process", {"config": config, "dataset": dataset}, idempotency_key=tmp_path.name)
-    script = wait_until(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text()))
+    script = eventually(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text()))
     return SimpleNamespace(api=api, run_id=run["id"], script=script, folder=tmp_path)
 
 
 def state_of(training: Any) -> str:
     return str(training.api.read_run(training.run_id)["state"]["type"])
-
-
-def wait_until(happened: Callable[[], Any], seconds: float = 90) -> Any:
-    """Poll until something is true; what it was."""
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it did not happen"
-        pause.wait(0.1)
-    return found
 
 
 def command_of(run_id: str) -> psutil.Process:
@@ -191,16 +181,16 @@ def command_of(run_id: str) -> psutil.Process:
 def test_a_cancelled_training_lets_its_script_seal_and_ends(training: Any) -> None:
     """Cancel reaches the script as SIGTERM, the run ends Cancelled, and nothing of it goes on."""
     training.api.cancel_run(training.run_id)
-    wait_until(lambda: state_of(training) == "CANCELLED")
-    wait_until(lambda: not psutil.pid_exists(training.script))
+    eventually(lambda: state_of(training) == "CANCELLED")
+    eventually(lambda: not psutil.pid_exists(training.script))
     assert (training.folder / "sealed").read_text() == "as told"
 
 
 def test_a_killed_run_is_crashed_and_its_script_is_gone(training: Any) -> None:
     """kill -9 of the process that stands for a run: its state says so, and the script doesn't train on unseen."""
     command_of(training.run_id).kill()
-    wait_until(lambda: state_of(training) == "CRASHED")
-    wait_until(lambda: not psutil.pid_exists(training.script))
+    eventually(lambda: state_of(training) == "CRASHED")
+    eventually(lambda: not psutil.pid_exists(training.script))
 
 
 def daemons_of(spaceport: Any) -> dict[str, int]:
@@ -212,13 +202,13 @@ def test_when_the_preloaded_process_dies_runs_end_and_new_ones_start_without_it(
     """Runs forked from it are crashed with their scripts; the next run starts its own engine; `up` brings it back and leaves the rest alone."""
     before = daemons_of(spaceport)
     psutil.Process(before["engines"]).kill()
-    wait_until(lambda: state_of(training) == "CRASHED")
-    wait_until(lambda: not psutil.pid_exists(training.script))
+    eventually(lambda: state_of(training) == "CRASHED")
+    eventually(lambda: not psutil.pid_exists(training.script))
     (training.folder / "pid").unlink()
     training.api.retry_run(training.run_id, "again, without the preloaded process")
-    wait_until((training.folder / "pid").exists)
+    eventually((training.folder / "pid").exists)
     training.api.cancel_run(training.run_id)
-    wait_until(lambda: state_of(training) == "CANCELLED")
+    eventually(lambda: state_of(training) == "CANCELLED")
     code, report, errors = spaceport("run", str(project))
     assert (code, report["outcome"]) == (0, "unchanged"), errors
     after = daemons_of(spaceport)

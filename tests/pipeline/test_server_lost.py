@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from infra.prefect_api import PrefectApi
+from tests.eventually import eventually
+from tests.pipeline.conftest import Spaceport, running_stack
 
 pytestmark = pytest.mark.slow
 AWAY_SECONDS = 60  # the bar of the promise, so it is waited for
@@ -38,6 +40,13 @@ def stack_environment(request: pytest.FixtureRequest, tmp_path_factory: pytest.T
         yield {"PREFECT_API_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://tester@127.0.0.1:{postgres.port}/postgres"}
     finally:
         postgres.stop()
+
+
+@pytest.fixture(scope="module")
+def spaceport(stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spaceport]:
+    """A stack of its own on that database: its server is killed and its database deleted."""
+    with running_stack(tmp_path_factory.mktemp("home"), **stack_environment) as found:
+        yield found
 
 
 class Postgres:
@@ -130,7 +139,7 @@ def spaceport_up(work: Any) -> None:
 def test_a_server_that_is_away_loses_nothing(work: Any, server: Server) -> None:
     """kill -9 of the server under a running pipeline, away for a minute while the training ends: pipeline and training end Completed, nothing ran twice."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     child = work.children()[0]["id"]
     server.kill()
     time_passes(AWAY_SECONDS / 3)
@@ -146,7 +155,7 @@ def test_a_server_that_is_away_loses_nothing(work: Any, server: Server) -> None:
 def test_when_everything_died_the_runs_say_so_and_go_on_by_a_retry(on_sqlite: None, work: Any, server: Server) -> None:
     """Server, worker and all run processes killed at once, then `spaceport up`: pipeline and training are Crashed, Retry goes on, training is resumed once."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     child = work.children()[0]["id"]
     processes = [work.process_of(run), work.process_of(child), work.daemon("worker"), work.daemon("engines"), work.daemon("reconciler"), work.daemon("server")]
     for process in processes:
@@ -156,9 +165,9 @@ def test_when_everything_died_the_runs_say_so_and_go_on_by_a_retry(on_sqlite: No
     psutil.wait_procs(processes, timeout=30)
     spaceport_up(work)
     work.reconnect()
-    work.wait_until(lambda: (work.state(run), work.state(child)) == ("CRASHED", "CRASHED"))
+    eventually(lambda: (work.state(run), work.state(child)) == ("CRASHED", "CRASHED"))
     work.api.retry_run(run, "Retry from the UI")
-    work.wait_until(lambda: len(work.starts) == 2)
+    eventually(lambda: len(work.starts) == 2)
     work.go()
     assert work.ends(run) == "COMPLETED"
     assert [found["id"] for found in work.children()] == [child]
@@ -182,15 +191,15 @@ def test_ten_at_once_train_once_and_all_tell_the_truth(on_sqlite: None, work: An
 def test_with_a_new_database_the_living_training_is_found(on_sqlite: None, work: Any, server: Server) -> None:
     """Prefect's database is deleted and made anew under a running training: a new pipeline run waits for that very training, and goes on from its candidate."""
     run = work.start("a")
-    work.wait_until(lambda: work.waits(run) and work.starts)
+    eventually(lambda: work.waits(run) and work.starts)
     server.kill()
     server.forget_everything()
     server.start()
     stack_environment = work.spaceport.environment | {"PREFECT_API_URL": work.api.url, "PREFECT_API_AUTH_STRING": work.spaceport.key("prefect")}
     registered = [sys.executable, "-m", "deployments.registry"]
-    work.wait_until(lambda: subprocess.run(registered, env=stack_environment, cwd="/", capture_output=True, timeout=120, check=False).returncode == 0)
+    eventually(lambda: subprocess.run(registered, env=stack_environment, cwd="/", capture_output=True, timeout=120, check=False).returncode == 0)
     again = work.start("b")
-    work.wait_until(lambda: work.children() and any("is at this work already" in line["message"] for line in work.api.logs([work.children()[0]["id"]])))
+    eventually(lambda: work.children() and any("is at this work already" in line["message"] for line in work.api.logs([work.children()[0]["id"]])))
     assert len(work.starts) == 1
     work.go()
     assert work.ends(again) == "COMPLETED" and work.follow("b")["outcome"] == "promoted"

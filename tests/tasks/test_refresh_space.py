@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from infra.hub.client import HubClient
 from infra.hub.embedded.process import EmbeddedHub
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space, space_record
+from tests.eventually import eventually
 
 # A team's own app that keeps the contract of the template: fast to start, and told by the revision's first letter how to misbehave.
 OWN_APP = """
@@ -78,15 +78,6 @@ class Team:
 @pytest.fixture
 def team(hub: EmbeddedHub, hub_namespace: str) -> Team:
     return Team(hub, hub_namespace)
-
-
-def until(ask: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first true answer; fails at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, "it did not come"
-        threading.Event().wait(0.05)
-    return answer
 
 
 def test_a_refresh_ends_with_the_app_serving_the_revision(team: Team) -> None:
@@ -177,7 +168,7 @@ def test_a_sleeping_space_is_woken(team: Team) -> None:
     """A proof of a sleeping Space visits it and waits for its start."""
     team.refresh(FIRST)
     team.api.request_space_hardware(team.space_id, "cpu-upgrade", sleep_time=1)
-    until(lambda: team.api.get_space_runtime(team.space_id).stage == "STOPPED")
+    eventually(lambda: team.api.get_space_runtime(team.space_id).stage == "STOPPED")
     assert team.refresh(FIRST).outcome == "reused"
 
 
@@ -187,7 +178,7 @@ def test_an_app_that_crashed_since_is_started_once_more(team: Team) -> None:
     done = team.refresh(FIRST)
     with pytest.raises(httpx2.HTTPError):
         httpx2.get(done.url + "/crash").raise_for_status()
-    until(lambda: team.api.get_space_runtime(team.space_id).stage == "RUNTIME_ERROR")
+    eventually(lambda: team.api.get_space_runtime(team.space_id).stage == "RUNTIME_ERROR")
     assert team.refresh(FIRST).outcome == "reused"
     assert team.answer()["revision"] == FIRST
 
@@ -220,7 +211,7 @@ def test_somebody_else_moving_the_space_is_a_conflict(team: Team) -> None:
     rival = json.dumps({"model": team.model_id, "revision": "3" * 40}).encode()
 
     def interfere() -> None:
-        until(lambda: SECOND.encode() in (team.file(".spaceport/pin.json") or b""))
+        eventually(lambda: SECOND.encode() in (team.file(".spaceport/pin.json") or b""))
         team.commit(**{".spaceport/pin__json": rival})
 
     thread = threading.Thread(target=interfere)

@@ -2,7 +2,7 @@
 
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ Checkout = Callable[[str, Path], None]  # (commit SHA, empty folder): writes the
 
 @dataclass(frozen=True)
 class Build:
-    """A checkout that can be started."""
+    """A checkout that can be started, in a folder that no other build has."""
 
     folder: Path
     card: SpaceCard
@@ -23,24 +23,22 @@ class Build:
 
 def make_build(sha: str, builds: Path, checkout: Checkout) -> Build:
     """Check out a commit and look at what it asks for. Raises SpaceProblem."""
-    building = builds / f"new-{uuid.uuid4().hex}"
-    building.mkdir(parents=True)
-    checkout(sha, building)
-    folder = builds / sha
-    shutil.rmtree(folder, ignore_errors=True)
-    building.rename(folder)
+    folder = builds / f"{sha}-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    checkout(sha, folder)
     card = read_card(folder)
     check_requirements(folder)
     return Build(folder, card, sha)
 
 
-def remove_builds_but(builds: Path, kept: set[str]) -> None:
-    """Delete the folders of commits that are served no more."""
-    for folder in _folders(builds):
-        if folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folders(builds: Path) -> Iterator[Path]:
+def builds_but(builds: Path, kept: set[Path]) -> list[Path]:
+    """The folders that are there now and served no more. What is checked out from now on is never among them."""
     with suppress(FileNotFoundError):
-        yield from builds.iterdir()
+        return [folder for folder in builds.iterdir() if folder not in kept]
+    return []
+
+
+def remove_builds(folders: list[Path]) -> None:
+    """Delete them."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,10 +1,9 @@
 """The one stable address of a Space: a loopback port whose connections go to whichever process serves now."""
 
 import asyncio
-import contextlib
 import html
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 HEAD_SECONDS = 10.0
@@ -18,9 +17,11 @@ PAGE = (
 
 @dataclass(eq=False)
 class _Link:
+    """A visitor's connection and, once it is there, the app's."""
+
     port: int
-    writers: tuple[asyncio.StreamWriter, asyncio.StreamWriter]
-    last_bytes: float = field(default=0.0)
+    writers: list[asyncio.StreamWriter]
+    answered_at: float | None = None  # the last bytes came from the app, at this time; None: the visitor waits for an answer
 
 
 class Doorway:
@@ -48,44 +49,68 @@ class Doorway:
             self._drop(link)
 
     async def drain(self, port: int, timeout_seconds: float) -> None:
-        """Let answers from an old process end: idle connections are dropped at once, the others after the timeout."""
+        """Let answers from an old process end: connections that were answered and are idle are dropped at once, the others after the timeout."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_seconds
         while links := [link for link in self._links if link.port == port]:
             for link in links:
-                if clock() > deadline or clock() - link.last_bytes > IDLE_SECONDS:
+                if clock() > deadline or (link.answered_at is not None and clock() - link.answered_at > IDLE_SECONDS):
                     self._drop(link)
             await asyncio.sleep(0.05)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._visited()
         try:
-            if self.port is None:
+            connected = await self._connect(writer)
+            if connected is None:
                 await self._answer_unavailable(reader, writer)
                 return
-            port = self.port
-            back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             writer.close()
             return
-        link = _Link(port, (writer, back_writer), asyncio.get_running_loop().time())
-        self._links.add(link)
+        link, back_reader, back_writer = connected
         try:
-            await asyncio.gather(self._forward(reader, back_writer, link, self._visited), self._forward(back_reader, writer, link))
+            await asyncio.gather(self._ask(reader, back_writer, link), self._answer(back_reader, writer, link))
         finally:
             self._drop(link)
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link, heard: Callable[[], None] | None = None) -> None:
-        clock = asyncio.get_running_loop().time
-        with contextlib.suppress(OSError, RuntimeError):  # either side may be gone by now
+    async def _connect(self, writer: asyncio.StreamWriter) -> tuple[_Link, asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """To the app that serves now; None while there is none. An app that hands over just now is either waited for by `drain` or not asked any more."""
+        while (port := self.port) is not None:
+            link = _Link(port, [writer])
+            self._links.add(link)
+            try:
+                back_reader, back_writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                self._links.discard(link)
+                if self.port == port:
+                    raise
+            else:
+                link.writers.append(back_writer)
+                return link, back_reader, back_writer
+        return None
+
+    async def _ask(self, reader: asyncio.StreamReader, back_writer: asyncio.StreamWriter, link: _Link) -> None:
+        async for chunk in self._forwarded(reader, back_writer, link):
+            link.answered_at = None
+            self._visited()  # a request on an open connection is a visit too
+            back_writer.write(chunk)
+
+    async def _answer(self, back_reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> None:
+        async for chunk in self._forwarded(back_reader, writer, link):
+            link.answered_at = asyncio.get_running_loop().time()
+            writer.write(chunk)
+
+    async def _forwarded(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link) -> AsyncIterator[bytes]:
+        """What one side sends. Its end is passed on; where either side breaks off, the other hears of it at once."""
+        try:
             while chunk := await reader.read(65536):
-                link.last_bytes = clock()
-                if heard:  # a request on an open connection is a visit too
-                    heard()
-                writer.write(chunk)
+                yield chunk
                 await writer.drain()
             if writer.can_write_eof():
                 writer.write_eof()
+        except (OSError, RuntimeError):
+            self._drop(link)
 
     def _drop(self, link: _Link) -> None:
         self._links.discard(link)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.hub.embedded.spaces_app import App, app_environment
-from infra.hub.embedded.spaces_build import Build, Checkout, make_build, remove_builds_but
+from infra.hub.embedded.spaces_build import Build, Checkout, builds_but, make_build, remove_builds
 from infra.hub.embedded.spaces_card import SpaceProblem
 from infra.hub.embedded.spaces_doorway import Doorway
 from infra.hub.embedded.spaces_log import LogBook
@@ -174,24 +174,24 @@ class SpaceRuntime:
         except BaseException:
             await app.stop()
             raise
-        self._serve(app)
+        self._serve(app, build)
 
-    def _serve(self, app: App) -> None:
+    def _serve(self, app: App, build: Build) -> None:
         old, self._serving, self._doorway.port = self._serving, app, app.port
         self.stage, self.last_visit = "RUNNING", time.monotonic()
         if self._watcher:
             self._watcher.cancel()
         self._watcher = asyncio.create_task(self._watch(app))
-        self._in_background(self._retire(old, app.sha))
+        # Listed here and not when they are removed: by then the next build may be half checked out.
+        self._in_background(self._retire(old, builds_but(self.home / "builds", {build.folder})))
 
-    async def _retire(self, old: App | None, served_sha: str) -> None:
+    async def _retire(self, old: App | None, unused: list[Path]) -> None:
         if old:
             try:
                 await self._doorway.drain(old.port, DRAIN_SECONDS)
             finally:
                 await old.stop()
-        kept = {served_sha} | ({self._build.sha} if self._build else set())
-        await asyncio.to_thread(remove_builds_but, self.home / "builds", kept)
+        await asyncio.to_thread(remove_builds, unused)
 
     async def _watch(self, app: App) -> None:
         said = await app.ended()

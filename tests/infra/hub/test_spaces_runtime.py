@@ -4,9 +4,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import psutil
@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd
 
 from infra.hub.embedded.process import EmbeddedHub
 from infra.hub.embedded.spaces_runtime import SpaceRuntime
+from tests.eventually import eventually
 
 APP = """
 import json, os, subprocess, sys, time
@@ -42,15 +43,6 @@ def parent() -> bytes:
     return app("parent").replace(b"print(", b"CHILD = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nprint(CHILD.pid,", 1)
 
 
-def until(ask: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first true answer; fails at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ask()):
-        assert time.monotonic() < deadline, "it did not come"
-        threading.Event().wait(0.05)
-    return answer
-
-
 class Space:
     """A Space as its owner sees it."""
 
@@ -69,7 +61,7 @@ class Space:
 
     def settled(self, stage: str = "RUNNING") -> dict:
         """Wait until no build or start is in progress, and expect `stage`."""
-        raw = until(lambda: (found := self.raw) and not found["stage"].endswith(("BUILDING", "APP_STARTING")) and found)
+        raw = eventually(lambda: (found := self.raw) and not found["stage"].endswith(("BUILDING", "APP_STARTING")) and found)
         assert raw["stage"] == stage, (raw, self.log(), self.log(build=True))
         return raw
 
@@ -116,13 +108,16 @@ def test_the_old_app_serves_until_the_new_one_answers(space: Space) -> None:
         while not stop.wait(0.02):
             heard.append(space.ask()["says"])
 
-    listener = threading.Thread(target=listen)
-    listener.start()
-    space.commit(app__py=app("new", slow=0.7))
-    until(lambda: stages.append((raw := space.raw)["stage"] + raw["sha"]) or (raw["stage"] == "RUNNING" and raw["sha"] != old_sha))
-    until(lambda: "new" in heard)
-    stop.set()
-    listener.join()
+    with ThreadPoolExecutor(1) as pool:
+        listening = pool.submit(listen)
+        try:
+            eventually(lambda: heard)
+            space.commit(app__py=app("new", slow=0.7))
+            eventually(lambda: stages.append((raw := space.raw)["stage"] + raw["sha"]) or (raw["stage"] == "RUNNING" and raw["sha"] != old_sha))
+            eventually(lambda: "new" in heard or listening.done())
+        finally:
+            stop.set()
+        listening.result()  # a visitor who wasn't answered says why
     assert heard == sorted(heard, reverse=True), "old, then new, and never back"
     assert {heard[0], heard[-1]} == {"old", "new"}
     assert f"RUNNING_APP_STARTING{old_sha}" in stages
@@ -146,6 +141,32 @@ async def test_the_old_app_can_be_gone_during_the_build(tmp_path: Path) -> None:
         assert {answer.status_code for answer in before if "old" not in answer.text} == {503}
         assert last.json()["says"] == "new"
     await space.close()
+
+
+async def test_a_build_that_follows_at_once_keeps_its_files(tmp_path: Path) -> None:
+    """The files of the app before are deleted when it has ended, maybe in the middle of the next checkout: that one's stay."""
+
+    def checkout(sha: str, folder: Path) -> None:
+        (folder / "README.md").write_text(CARD.format(sdk="gradio"))
+        old = [build for build in folder.parent.iterdir() if build.name.startswith("1" * 40)]
+        deadline = time.monotonic() + 20
+        while sha == "3" * 40 and old[0].exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (folder / "app.py").write_bytes(app(f"number {sha[0]}"))
+
+    space = SpaceRuntime("team/app", tmp_path, "http://127.0.0.1:9", checkout)
+    await space.open()
+    try:
+        for number in "123":
+            await space.deploy(number * 40)
+            async with asyncio.timeout(60):
+                while space.served_sha != number * 40 and not space.error:  # noqa: ASYNC110 - the very moment is what matters
+                    await asyncio.sleep(0)
+            assert (space.stage, space.error) == ("RUNNING", "")
+        kept = [build.name[:40] for build in (tmp_path / "builds").iterdir()]
+        assert "1" * 40 not in kept and "3" * 40 in kept
+    finally:
+        await space.close()
 
 
 async def answers_until_running(space: SpaceRuntime, visitor: httpx2.AsyncClient) -> AsyncIterator[httpx2.Response]:
@@ -198,8 +219,8 @@ def test_an_app_that_ends_later_is_a_runtime_error(space: Space) -> None:
     with pytest.raises(httpx2.HTTPError):
         for _ in range(50):  # the answer may still come through before the end
             space.ask("/die")
-    assert "Exit code: 3" in until(lambda: space.raw.get("errorMessage"))
-    until(lambda: not alive(child))
+    assert "Exit code: 3" in eventually(lambda: space.raw.get("errorMessage"))
+    eventually(lambda: not alive(child))
     space.api.restart_space(space.repo_id)
     space.settled()
     assert space.ask()["says"] == "parent"
@@ -237,7 +258,7 @@ def test_variables_and_secrets_reach_the_app_and_secrets_are_never_shown(space: 
     space.settled()
     space.api.add_space_variable(space.repo_id, "GREETING", "hello", description="what to say")
     space.api.add_space_secret(space.repo_id, "PASSPHRASE", "xyzzy-plugh")
-    until(lambda: space.raw["stage"] == "RUNNING")
+    eventually(lambda: space.raw["stage"] == "RUNNING")
     environment = space.ask()["environment"]
     assert (environment["GREETING"], environment["PASSPHRASE"]) == ("hello", "xyzzy-plugh")
     assert space.api.get_space_variables(space.repo_id)["GREETING"].value == "hello"
@@ -245,7 +266,7 @@ def test_variables_and_secrets_reach_the_app_and_secrets_are_never_shown(space: 
     assert set(secrets.json()) == {"PASSPHRASE"}
     assert "xyzzy" not in secrets.text
     space.api.delete_space_secret(space.repo_id, "PASSPHRASE")
-    until(lambda: space.raw["stage"] == "RUNNING")
+    eventually(lambda: space.raw["stage"] == "RUNNING")
     assert "PASSPHRASE" not in space.ask()["environment"]
 
 
@@ -254,11 +275,11 @@ def test_a_sleeping_space_wakes_on_a_visit(space: Space) -> None:
     space.commit(app__py=app("drowsy"))
     space.settled()
     assert space.api.request_space_hardware(space.repo_id, "cpu-upgrade", sleep_time=1).sleep_time == 1
-    until(lambda: space.raw["stage"] == "STOPPED")
+    eventually(lambda: space.raw["stage"] == "STOPPED")
     first = httpx2.get(space.url)
     assert (first.status_code, first.headers["retry-after"]) == (503, "1")
     space.api.set_space_sleep_time(space.repo_id, -1)
-    assert until(lambda: (answer := httpx2.get(space.url)).status_code == 200 and answer.json())["says"] == "drowsy"
+    assert eventually(lambda: (answer := httpx2.get(space.url)).status_code == 200 and answer.json())["says"] == "drowsy"
 
 
 def test_a_static_space_serves_its_files(hub: EmbeddedHub, hub_namespace: str) -> None:
@@ -277,12 +298,12 @@ def test_a_deleted_space_is_gone_and_a_moved_one_keeps_its_address(space: Space)
     space.settled()
     space.api.move_repo(space.repo_id, space.repo_id + "-moved", repo_type="space")
     space.repo_id += "-moved"
-    until(lambda: httpx2.get(space.url).status_code == 200 and space.ask()["environment"]["SPACE_ID"] == space.repo_id)
+    eventually(lambda: httpx2.get(space.url).status_code == 200 and space.ask()["environment"]["SPACE_ID"] == space.repo_id)
     pid = space.ask()["pid"]
     space.api.delete_repo(space.repo_id, repo_type="space")
-    until(lambda: not psutil.pid_exists(pid))
+    eventually(lambda: not psutil.pid_exists(pid))
     with pytest.raises(httpx2.ConnectError):
-        until(lambda: space.ask() and False)
+        eventually(lambda: space.ask() and False)
 
 
 def test_no_app_outlives_a_killed_hub_and_a_new_hub_brings_it_back(tmp_path: Path) -> None:
@@ -295,7 +316,7 @@ def test_no_app_outlives_a_killed_hub_and_a_new_hub_brings_it_back(tmp_path: Pat
         pids = {space.ask()["pid"], space.child()}
         assert all(psutil.pid_exists(pid) for pid in pids)
         first.kill()
-        until(lambda: not any(alive(pid) for pid in pids), seconds=10)
+        eventually(lambda: not any(alive(pid) for pid in pids), seconds=10)
     with EmbeddedHub.start(tmp_path) as second:
         space.api = second.api()
         assert space.settled()["sha"] == sha

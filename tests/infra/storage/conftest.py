@@ -1,4 +1,4 @@
-"""A real S3 on loopback: SeaweedFS, one process, one temporary folder, one session."""
+"""A real S3 on loopback: SeaweedFS, one process, one temporary folder, one session; and an empty checkpoint store in each place."""
 
 import itertools
 import json
@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from infra.storage import checkpoints_hub
+from infra.storage.checkpoints import open_store
+from tests.infra.storage.stores import KEY, FolderObjects, HubObjects, S3Objects
 
 READY_SECONDS = 60
 
@@ -121,3 +125,23 @@ def bucket(s3: Any) -> str:
     name = f"rows-{uuid.uuid4().hex[:12]}"
     s3.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(params=["folder", "s3", "hub"])
+def objects(request, tmp_path, monkeypatch):
+    """A store's objects, from outside."""
+    if request.param == "folder":
+        return FolderObjects(tmp_path / "store")
+    if request.param == "hub":
+        monkeypatch.setattr(checkpoints_hub, "RECORD_SECONDS", 0.0)  # that it records rarely is a promise of its own
+        hub = request.getfixturevalue("hub")
+        for name, value in hub.environment.items():
+            monkeypatch.setenv(name, value)
+        return HubObjects(hub, f"{request.getfixturevalue('hub_namespace')}/checkpoints")
+    return S3Objects(request.getfixturevalue("s3"), request.getfixturevalue("bucket"))
+
+
+@pytest.fixture
+def store(objects):
+    """An empty store."""
+    return open_store(objects.uri, KEY)

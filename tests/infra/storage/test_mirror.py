@@ -3,8 +3,6 @@
 import os
 import shutil
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,14 +13,7 @@ from infra.storage.checkpoints import open_store
 from infra.storage.head import Superseded
 from infra.storage.mirror import Mirror, resume
 from infra.storage.sealed import SealedFolder
-
-
-def eventually(happened: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something is so."""
-    ends, pause = time.monotonic() + seconds, threading.Event()
-    while not happened():
-        assert time.monotonic() < ends, "it never happened"
-        pause.wait(0.02)
+from tests.eventually import eventually
 
 
 class Machine:

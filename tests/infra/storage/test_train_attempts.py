@@ -1,8 +1,6 @@
 """Attempts at one training: resumed anywhere, fenced by the store, within one budget. Real scripts, folder and S3."""
 
 import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +11,7 @@ from infra.storage.checkpoints import open_store
 from infra.storage.head import Superseded
 from tasks.train_model import Columns, TrainConfig, train
 from tasks.training.attempts import Budget
+from tests.eventually import eventually_async
 
 KEY = "cafe"
 # Counts to 6, a step a file that is renamed into place; says where it began, and seals at SIGTERM. `HOLD` is where it waits for the signal.
@@ -38,14 +37,6 @@ while step < 6:
 (out / "model.json").write_text("{}")
 (out / "metrics.json").write_text(json.dumps({"began": began, "step": step}))
 """
-
-
-async def eventually(happened: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something is so."""
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends, "it never happened"
-        await asyncio.sleep(0.02)
 
 
 class Trainings:
@@ -89,7 +80,7 @@ def alive(pid: int) -> bool:
 async def test_the_next_attempt_goes_on_elsewhere(trainings):
     """A script that is told to stop seals; another machine finds exactly that, and the bill of both attempts."""
     first = asyncio.create_task(trainings.on("a", trainings.config(hold_at=3)))
-    await eventually(trainings.pid)
+    await eventually_async(trainings.pid)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -103,7 +94,7 @@ async def test_the_next_attempt_goes_on_elsewhere(trainings):
 async def test_a_killed_script_goes_on_from_its_last_sealed_checkpoint(trainings):
     """kill -9 of the script between two checkpoints costs what came after the last one, and is told as preempted."""
     first = asyncio.create_task(trainings.on("a", trainings.config(hold_at=5)))
-    await eventually(trainings.pid)
+    await eventually_async(trainings.pid)
     psutil.Process(trainings.pid()).kill()
     with pytest.raises(SpaceportError) as caught:
         await first
@@ -115,7 +106,7 @@ async def test_a_killed_script_goes_on_from_its_last_sealed_checkpoint(trainings
 async def test_a_newer_attempt_ends_the_older(trainings):
     """The older script is gone, deaf as it is, its attempt ends as superseded, and only the newer one may publish."""
     first = asyncio.create_task(trainings.on("a", trainings.config(hold_at=3, deaf=True, grace_seconds=3600)))
-    await eventually(lambda: trainings.pid() and trainings.store.head().sealed)
+    await eventually_async(lambda: trainings.pid() and trainings.store.head().sealed)
     trained = await trainings.on("b", trainings.config())
     with pytest.raises(Superseded, match=r"attempt 1 is superseded by attempt 2 \(b\)"):
         await asyncio.wait_for(first, 120)

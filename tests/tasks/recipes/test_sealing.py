@@ -3,14 +3,13 @@
 import asyncio
 import json
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from infra.storage.checkpoints import open_store
 from tasks.train_model import Columns, TrainConfig, train
+from tests.eventually import eventually_async
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bring-your-script.md").read_text()
 STEPS_AN_EPOCH = 30  # 240 rows in batches of eight
@@ -73,23 +72,13 @@ def test_a_trainer_that_saves_elsewhere_is_told(own_trainer, tmp_path):
     assert "set it to os.environ['SPACEPORT_CHECKPOINTS']" in own_trainer.log.read_text()
 
 
-async def eventually(happened: Callable[[], object], task: asyncio.Task) -> None:
-    """Wait until something is so, or the training has failed."""
-    ends = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < ends, "it never happened"
-        if task.done():
-            task.result()
-        await asyncio.sleep(0.01)
-
-
 async def test_any_script_stops_on_sigterm_and_goes_on_elsewhere(tmp_path, tiny_data):
     """The page's other script: cancelled, it saves the step that is running; the next attempt, on another machine, goes on from just there."""
     script = from_page("any_script.py", tmp_path)
     config = TrainConfig(code=str(tmp_path), command=("python", script.name), args={"steps": 60_000}, dtype="float32", grace_seconds=60)
     store, steps = open_store(str(tmp_path / "store"), "key"), []
     here = asyncio.create_task(train(tiny_data, None, config, COLUMNS, tmp_path / "here", store=store, on_progress=lambda facts: steps.append(facts["step"])))
-    await eventually(lambda: len(steps) > 250, here)
+    assert await eventually_async(lambda: len(steps) > 250 or (here.done() and here.result()))
     here.cancel()
     with pytest.raises(asyncio.CancelledError):
         await here

@@ -1,6 +1,5 @@
 """A cloud for the tests of this folder, where nothing of one test is left for the next."""
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.renting import Renting
 from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
 from tests.ec2_cloud.running import IMAGE, REGION
+from tests.eventually import eventually
 
 SLEEP = "#!/bin/bash\necho up\nsleep 300\n"
 
@@ -37,7 +37,7 @@ def cloud(whole_cloud: Ec2Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ec
     left = whole_cloud.living()
     if left:
         whole_cloud.client("ec2").terminate_instances(InstanceIds=left)
-        wait_until(lambda: whole_cloud.living() == [])
+        eventually(lambda: whole_cloud.living() == [])
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +74,3 @@ def renting(instances: Instances) -> Callable[..., Renting]:
         return Renting(instances, run_id, attempt, wanted, request, lambda *_: None, between_walks_seconds=0.2)
 
     return make
-
-
-def wait_until(happened: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline, pause = time.monotonic() + seconds, threading.Event()
-    while not (found := happened()):
-        assert time.monotonic() < deadline, "it did not happen"
-        pause.wait(0.05)
-    return found

@@ -13,7 +13,7 @@ from infra.compute.rented.machines import Order
 from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
 from tests.ec2_cloud.cloud_init import NotToBeHad, image_with_cloud_init
 from tests.ec2_cloud.running import IMAGE
-from tests.infra.compute.ec2.conftest import wait_until
+from tests.eventually import eventually
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_machine_boots_through_the_real_cloud_init(cloud_with_init: Ec2Cloud) 
     )  # fmt: skip
     pool = Ec2Configuration(image=IMAGE, python=sys.executable, secret_id="spaceport/train", instance_profile=profile)
     machine = instances.run({**pool.request(instances, order, ["HF_TOKEN"]), "InstanceType": "t3.medium", "ClientToken": uuid.uuid4().hex})
-    found = wait_until(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
+    found = eventually(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
     console = cloud.console(machine.id.partition("/")[2])
     assert found.said == "Client.InstanceInitiatedShutdown" and "training with its secret" in console, console
     assert "DataSourceEc2" in console and "Cloud-init v." in console, console

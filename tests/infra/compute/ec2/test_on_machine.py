@@ -17,7 +17,7 @@ from infra.compute.rented.machines import Machine, Order
 from infra.errors import BadInput, SpaceportError
 from tests.ec2_cloud import Ec2Cloud
 from tests.ec2_cloud.running import IMAGE
-from tests.infra.compute.ec2.conftest import wait_until
+from tests.eventually import eventually
 
 SECRET, CANARY = "spaceport/train", "hf_canary_that_nobody_may_see"
 SEALING = "trap 'echo sealed; exit 75' TERM; echo training; sleep 100 & wait"
@@ -46,7 +46,7 @@ def order(shell: str, lease_seconds: int = 600, environment: dict[str, str] | No
 
 def ended(instances: Instances, machine: Machine) -> tuple[Machine, SpaceportError]:
     """Wait for its end; what that means."""
-    found = wait_until(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
+    found = eventually(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
     return found, instances.why_it_ended(found)
 
 
@@ -74,7 +74,7 @@ def test_a_spot_notice_seals_before_the_machine_is_taken(cloud: Ec2Cloud, instan
     """The notice reaches the run as SIGTERM within seconds; it seals, and the machine ends by itself, preempted, long before its time."""
     machine = boot(SEALING)
     instance_id = machine.id.partition("/")[2]
-    wait_until(lambda: "training" in cloud.console(instance_id))
+    eventually(lambda: "training" in cloud.console(instance_id))
     cloud.tell("interrupt", id=instance_id, seconds=120)
     started = time.monotonic()
     found, error = ended(instances, machine)
@@ -97,7 +97,7 @@ def test_ending_a_machine_lets_it_seal_and_a_dead_host_is_told_from_that(cloud: 
     """TerminateInstances reaches the run as SIGTERM; a host that dies says nothing. Both are preempted, by EC2's own reasons."""
     asked, died = boot(SEALING), boot(SEALING)
     for machine in (asked, died):
-        wait_until(lambda machine=machine: "training" in cloud.console(machine.id.partition("/")[2]))
+        eventually(lambda machine=machine: "training" in cloud.console(machine.id.partition("/")[2]))
     instances.end(asked.id)
     cloud.tell("kill", id=died.id.partition("/")[2])
     found, error = ended(instances, asked)

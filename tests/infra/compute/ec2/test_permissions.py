@@ -11,7 +11,7 @@ from infra.compute.ec2.instances import Instances
 from infra.settings import PROJECT
 from tests.ec2_cloud import Ec2Cloud
 from tests.ec2_cloud.running import IMAGE, policy
-from tests.infra.compute.ec2.conftest import wait_until
+from tests.eventually import eventually
 
 POLICIES = PROJECT / "infra" / "terraform" / "policies"
 VALUES = {"account": "123456789012", "name": "spaceport", "role": "arn:aws:iam::123456789012:role/spaceport-machine", "secret": "arn:x", "bucket": "arn:y"}
@@ -64,10 +64,10 @@ def life_of_an_instance(instances: Instances) -> str:
                 "IamInstanceProfile": {"Name": "machine"}, "ClientToken": uuid.uuid4().hex,
             }
         )  # fmt: skip
-        wait_until(lambda: "up" in instances.last_lines(machine.id))
+        eventually(lambda: "up" in instances.last_lines(machine.id))
         assert [found.id for found in instances.listed()] == [machine.id]
         instances.end(machine.id)
-        found = wait_until(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
+        found = eventually(lambda: (seen := instances.look(machine.id)) and not seen.lives and seen)
         return instances.why_it_ended(found).kind
     except SpaceportError as error:
         return error.kind

@@ -11,7 +11,7 @@ from infra.compute.ec2.leases import end, list_leased
 from infra.compute.ec2.renting import Renting
 from infra.errors import BadInput, CapacityError, QuotaExceeded, Unauthorized, UnknownOutcome
 from tests.ec2_cloud import Ec2Cloud
-from tests.infra.compute.ec2.conftest import wait_until
+from tests.eventually import eventually
 
 Make = Callable[..., Renting]
 FULL, LIMIT = "InsufficientInstanceCapacity", "VcpuLimitExceeded"
@@ -89,7 +89,7 @@ def test_a_run_has_one_instance_however_often_it_is_asked_for(cloud: Ec2Cloud, r
     again = renting(run_id=first.run_id, attempt=2).attach_or_start(10)
     assert again is not None and again.id == first.id
     renting().instances.end(first.id)
-    wait_until(lambda: cloud.living() == [])
+    eventually(lambda: cloud.living() == [])
     second = renting(run_id=first.run_id, attempt=1).attach_or_start(10)
     assert second is not None and second.id != first.id and second.lives
 
@@ -114,7 +114,7 @@ def test_five_at_once_and_of_one_run_only_one(cloud: Ec2Cloud, renting: Make) ->
         others = list(pool.map(lambda _: renting().attach_or_start(10), range(5)))
     ids = {machine.id.partition("/")[2] for machine in others if machine}
     assert len(ids) == 5 and set(cloud.living()) > ids
-    wait_until(lambda: all("up" in cloud.console(instance_id) for instance_id in ids))
+    eventually(lambda: all("up" in cloud.console(instance_id) for instance_id in ids))
 
 
 def test_an_instance_bears_its_run_and_its_lease(cloud: Ec2Cloud, renting: Make, instances: Instances) -> None:
@@ -127,7 +127,7 @@ def test_an_instance_bears_its_run_and_its_lease(cloud: Ec2Cloud, renting: Make,
     tags = {tag["Key"] for tag in cloud.instance(machine.id.partition("/")[2])["Tags"]}
     assert {"spaceport:owner", "spaceport:run", "spaceport:step-key", "spaceport:lease"} <= tags
     assert end(leased.id) and end(leased.id)
-    wait_until(lambda: cloud.living() == [])
+    eventually(lambda: cloud.living() == [])
     assert list_leased() == []
     assert instances.look("us-east-1/i-00000000000000000") is None
 

@@ -20,6 +20,7 @@ from infra.compute.process.environment import script_environment
 from infra.compute.process.run import run_script
 from infra.errors import QuotaExceeded
 from tasks.sweep import sweep_outlived
+from tests.eventually import eventually_async
 
 PROJECT = Path(__file__).parents[4]
 # A script with a child in a session of its own, both deaf.
@@ -30,14 +31,6 @@ subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_n
 print("ready", flush=True)
 time.sleep(600)
 """
-
-
-async def eventually(happened: Callable[[], object], seconds: float = 60) -> None:
-    """Wait until something is so."""
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends, "it never happened"
-        await asyncio.sleep(0.02)
 
 
 def of(owner: str) -> list[Leased]:
@@ -115,12 +108,12 @@ async def test_a_running_script_bears_its_lease_and_its_owner(tmp_path):
         return asyncio.create_task(run_script(["python", "script.py"], script_environment({}), tmp_path, **options))
 
     free, bound = run(owner=owner + "-free", grace_seconds=0.1), run(owner=owner, lease_seconds=6, grace_seconds=1)
-    await eventually(lambda: of(owner))
+    await eventually_async(lambda: of(owner))
     (leased,) = of(owner)
     for person in family(int(leased.id.partition("-")[0]))[:2]:
         person.suspend()
     assert timedelta(seconds=5) < leased.expires_at - before < timedelta(seconds=60) and not leased.is_outlived()
-    await eventually(lambda: datetime.now(UTC) > leased.expires_at + timedelta(seconds=1))
+    await eventually_async(lambda: datetime.now(UTC) > leased.expires_at + timedelta(seconds=1))
     assert await asyncio.to_thread(end, leased)
     with pytest.raises(QuotaExceeded, match="hours were used up"):
         await bound

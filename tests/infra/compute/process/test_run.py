@@ -5,8 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,6 +14,7 @@ from infra.compute.contract import progress_line, read_progress
 from infra.compute.process.environment import script_environment
 from infra.compute.process.run import run_script
 from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unauthorized, Unhealthy
+from tests.eventually import eventually_async
 
 PYTHON = sys.executable
 
@@ -24,14 +23,6 @@ async def run(code: str, folder: Path, **options):
     """Run a Python script that is given as text."""
     (folder / "script.py").write_text(code)
     return await run_script(["python", "script.py"], script_environment({}), folder, **options)
-
-
-async def eventually(happened: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until something is so."""
-    ends = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < ends, "it never happened"
-        await asyncio.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -144,7 +135,7 @@ async def test_cancelling_lets_the_script_seal(tmp_path):
     )
     lines = []
     task = asyncio.create_task(run(code, tmp_path, on_line=lines.append, grace_seconds=20))
-    await eventually(lambda: lines)
+    await eventually_async(lambda: lines)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -243,7 +234,7 @@ async def test_the_script_dies_with_its_parent(tmp_path):
     assert len(pids) == 2 and all(map(alive, pids))
     parent.kill()
     await parent.wait()
-    await eventually(lambda: not any(map(alive, pids)))
+    await eventually_async(lambda: not any(map(alive, pids)))
 
 
 @pytest.mark.parametrize("killed", ["guard", "supervisor", "script"])
@@ -251,13 +242,13 @@ async def test_nothing_outlives_a_killed_supervisor(tmp_path, killed):
     """kill -9 of any one process between us and the script: all of them are gone, in whatever session they sit, and it is a preemption."""
     lines: list[str] = []
     task = asyncio.create_task(run(CHILD, tmp_path, on_line=lines.append))
-    await eventually(lambda: lines)
+    await eventually_async(lambda: lines)
     script, far = map(int, lines[0].split())
     supervisor = psutil.Process(script).ppid()
     guard = psutil.Process(supervisor).ppid()
     assert psutil.Process(guard).ppid() == os.getpid()
     os.kill({"guard": guard, "supervisor": supervisor, "script": script}[killed], 9)
-    await eventually(lambda: not any(map(alive, (guard, supervisor, script, far))))
+    await eventually_async(lambda: not any(map(alive, (guard, supervisor, script, far))))
     with pytest.raises(Preempted):
         await task
 

@@ -1,8 +1,6 @@
 """Hubs of one's own, and what the access log saw."""
 
 import json
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -49,17 +47,3 @@ def memory_of() -> Callable[[EmbeddedHub], int]:
         return next(int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
     return read
-
-
-@pytest.fixture
-def until() -> Callable[..., None]:
-    """Poll until something is true, or fail at the deadline."""
-
-    def wait(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                pytest.fail(f"not so after {seconds} s: {condition}")
-            threading.Event().wait(0.02)
-
-    return wait

@@ -16,6 +16,7 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from infra.hub.embedded.process import EmbeddedHub
+from tests.eventually import eventually
 
 
 def set_of_files(tag: int) -> list[CommitOperationAdd]:
@@ -158,7 +159,7 @@ def test_kill_9_in_the_middle_of_an_upload(start_hub):
     assert hub.api().model_info("o/m", files_metadata=True).siblings[-1].lfs.sha256 == oid
 
 
-def test_a_client_that_hangs_up_leaves_nothing(start_hub, until, requests_of):
+def test_a_client_that_hangs_up_leaves_nothing(start_hub, requests_of):
     """Half a commit and half an upload, cut off by the client: no change, no rest on disk, no trace of a crash in the log."""
     hub = start_hub()
     hub.api().create_repo("o/m")
@@ -173,7 +174,7 @@ def test_a_client_that_hangs_up_leaves_nothing(start_hub, until, requests_of):
         with socket.create_connection(("127.0.0.1", httpx2.URL(hub.endpoint).port)) as connection:
             head_lines = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {hub.token}\r\nContent-Length: 10000000\r\n\r\n"
             connection.sendall(head_lines.encode() + half)
-    until(lambda: sum(call.endswith(" 499") for call in requests_of(hub)) == 2)
+    eventually(lambda: sum(call.endswith(" 499") for call in requests_of(hub)) == 2)
     assert hub.api().model_info("o/m").sha == head
     assert [p for p in (hub.root / "lfs").rglob("*") if p.is_file()] == []
     assert (hub.root / "server.log").read_text() == ""
@@ -248,7 +249,7 @@ def test_one_server_per_root(start_hub):
     assert hub.api().whoami()["name"] == "spaceport"
 
 
-def test_it_ends_with_its_parent(tmp_path, until):
+def test_it_ends_with_its_parent(tmp_path):
     """A test run that is killed leaves no Hub behind."""
     program = (
         "import sys, pathlib, time; from infra.hub.embedded.process import EmbeddedHub\n"
@@ -258,7 +259,7 @@ def test_it_ends_with_its_parent(tmp_path, until):
     pid = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    until(lambda: not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
+    eventually(lambda: not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
     parent.stdin.close()
     parent.stdout.close()
 

@@ -1,7 +1,5 @@
 """Jobs on the embedded Hub, through the unmodified client: they really run, end truly, are found by label, and never show a secret."""
 
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import JobNotFoundError
 
 from infra.hub.embedded.process import EmbeddedHub
+from tests.eventually import eventually
 
 PYTHON = ["python", "-u", "-c"]
 
@@ -29,14 +28,6 @@ def submit(hub: Any) -> Callable[..., Any]:
 
 def ended(hub: Any, job: Any) -> Any:
     return hub.api().wait_for_job(job.id, timeout=60, poll_interval=0.1)
-
-
-def eventually(happened: Callable[[], Any], seconds: float = 30) -> Any:
-    ends, pause = time.monotonic() + seconds, threading.Event()
-    while not (found := happened()):
-        assert time.monotonic() < ends, "it never happened"
-        pause.wait(0.05)
-    return found
 
 
 def test_a_job_runs_and_tells_what_it_said(hub: Any, submit: Callable[..., Any]) -> None:
