@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow test-kubernetes faults fault faults-stack mutants kill-training test-terraform check lint types layers bench clean
+.PHONY: help run full stop setup test test-slow test-kubernetes kill-machines faults fault faults-stack mutants kill-training test-terraform check lint types layers bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -53,7 +53,11 @@ test-slow: setup ## the proofs that take gigabytes or many minutes
 	@$(BIN)/pytest -m slow $(ARGS)
 
 test-kubernetes: setup ## trainings in pods of a real cluster: that of KUBECONFIG, else one built here (10 to 25 minutes, once, as root on Debian 12)
-	@$(BIN)/pytest -m kubernetes tests/pipeline/test_kubernetes.py $(ARGS)
+	@$(BIN)/pytest -m "kubernetes and not kills" tests/pipeline/test_kubernetes.py $(ARGS)
+
+SEEDS ?= 1
+kill-machines: setup ## trainer, machine, worker, parent or server killed while Jobs, instances and pods train
+	@KILL_SEEDS=$(SEEDS) $(BIN)/pytest -m kills tests/pipeline $(ARGS)
 
 # The long proofs of docs/reliability.md. A slice of each runs with the tests.
 faults: setup ## every outside call of a tiny pipeline meets every fault (about an hour; resumes where it was stopped)

@@ -16,6 +16,7 @@ from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
 from tests.ec2_cloud.running import IMAGE, REGION
 from tests.eventually import eventually
+from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
 POOL, SECRET, BUCKET = "ec2", "spaceport/train", "checkpoints"
 LONG = ["--train.args.epochs", "20"]
@@ -229,3 +230,21 @@ def test_what_the_pool_lacks_is_a_bad_input_that_names_it(spaceport: Any, projec
     pool(image="")
     code, report, _ = spaceport("run", str(no_space(project, "acme/no-image")), "--target", POOL)
     assert (code, report["error"]["kind"]) == (1, "bad input") and "names no image" in report["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.kills
+@every_victim
+@every_seed
+@pytest.mark.timeout(1800)
+def test_whatever_is_killed_it_finishes(spaceport: Any, project: Path, cloud: Ec2Cloud, machines: Any, victim: str, seed: int) -> None:
+    """Nobody publishes twice, no instance is left, at most one checkpoint is lost."""
+
+    def living(run_id: str) -> list[str]:
+        return [str(found["InstanceId"]) for found in machines(*LIVING) if run_of(found) == run_id]
+
+    def kill_machine(run_id: str) -> None:
+        for instance in living(run_id):
+            cloud.tell("kill", id=instance)
+
+    Case(spaceport, no_space(project, f"acme/{victim}-{seed}-{POOL}"), POOL, living, kill_machine).run(victim, seed)

@@ -13,8 +13,11 @@ from infra.compute.hf_jobs.jobs import RUN_LABEL
 from infra.compute.hf_jobs.leases import list_leased
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
+from tests.pipeline.kill_matrix import SEEDS, VICTIMS, Case, kill_engines
 
 POOL = "hf-jobs"
+KILLS = (pytest.mark.kills, pytest.mark.slow)
+CASES = {(victim, seed): KILLS if (victim, seed) != ("machine", 0) else KILLS[:1] for victim in VICTIMS for seed in SEEDS}  # one runs with the fast tests
 LONG = ["--train.args.epochs", "20"]  # some ten seconds of training, and a good part of a minute with its checkpoints on the Hub
 
 
@@ -171,3 +174,15 @@ def test_hardware_that_is_never_to_be_had_is_said(spaceport: Any, project: Path,
         prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
     assert (code, report["error"]["kind"]) == (1, "capacity") and "no Job was to be had within 4 s" in report["error"]["message"]
     assert jobs("RUNNING", "SCHEDULING") == []
+
+
+@pytest.mark.parametrize(("victim", "seed"), [pytest.param(victim, seed, marks=CASES[victim, seed]) for victim, seed in CASES])
+@pytest.mark.timeout(1800)
+def test_whatever_is_killed_it_finishes(spaceport: Any, project: Path, jobs: Any, victim: str, seed: int) -> None:
+    """Nobody publishes twice, no Job is left, at most one checkpoint is lost."""
+    config = no_space(project, f"acme/{victim}-{seed}-{POOL}")
+
+    def living(run_id: str) -> list[Any]:
+        return [job.id for job in jobs("RUNNING", "SCHEDULING") if job.labels[RUN_LABEL] == run_id]
+
+    Case(spaceport, config, POOL, living, kill_engines).run(victim, seed)

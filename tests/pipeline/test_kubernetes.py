@@ -11,6 +11,7 @@ import pytest
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
 from tests.kubernetes_cluster.cluster import RealCluster, real_cluster
+from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
 TARGET = "kubernetes"
 LONG = ["--train.args.epochs", "20"]
@@ -219,3 +220,17 @@ def test_a_lease_is_held_by_the_cluster_alone(stuck: Stuck) -> None:
 def test_a_finished_run_is_final(prefect: PrefectApi) -> None:
     """After all of these no run is left open."""
     assert [run["name"] for run in prefect.find_runs(tag="spaceport") if run["state"]["type"] not in FINAL_STATES] == []
+
+
+@pytest.mark.kills
+@every_victim
+@every_seed
+@pytest.mark.timeout(1800)
+def test_whatever_is_killed_it_finishes(spaceport: Any, project: Path, cluster: RealCluster, victim: str, seed: int) -> None:
+    """Nobody publishes twice, no pod is left, at most one checkpoint is lost."""
+
+    def kill_machine(run_id: str) -> None:
+        for pod in cluster.living(run_id):
+            cluster.kubectl("delete", "pod", pod, "--force", "--grace-period=0", "--wait=false", check=False)
+
+    Case(spaceport, no_space(project, f"acme/{victim}-{seed}-{TARGET}"), TARGET, cluster.living, kill_machine).run(victim, seed)
