@@ -1,6 +1,6 @@
 """What runs now: the runs that Prefect knows, and the leases that the machines' providers know, joined by the run's id."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ class Running(Frozen):
     on: str | None = None
     lease_ends: str | None = None
     max_hours: float | None = None
+    usd: float | None = None  # what it has cost so far, where its pool has a price
     url: str | None = None
 
 
@@ -34,12 +35,13 @@ class FromRun(Frozen):
     url: str
 
 
-def running_now(api: PrefectApi | SpaceportError) -> list[Running]:
-    """Everything that is under way or waits for a worker; leased things too that belong to no such run."""
+def running_now(api: PrefectApi | SpaceportError, price_of: Callable[[str], float | None] = lambda pool: None) -> list[Running]:
+    """Everything that is under way or waits for a worker; leased things too that belong to no such run. `price_of` a work pool is in USD an hour."""
     leases = {leased.run or leased.id: leased for leased in list_leased(unheard=[])}  # a Hub that is away is told of elsewhere
     runs = _runs(api) if isinstance(api, PrefectApi) else []
     names = _flow_names(api, runs) if isinstance(api, PrefectApi) and runs else {}
-    found = [_of_run(api, run, names, leases.pop(run["id"], None)) for run in runs if isinstance(api, PrefectApi)]
+    prices = {pool: price_of(pool) for pool in {str(run["work_pool_name"]) for run in runs if run["state"]["type"] in {"RUNNING", "CANCELLING"}}}
+    found = [_of_run(api, run, names, leases.pop(run["id"], None), prices) for run in runs if isinstance(api, PrefectApi)]
     return [*found, *(_of_lease(leased) for leased in leases.values())]
 
 
@@ -88,9 +90,9 @@ def _flow_names(api: PrefectApi, runs: Sequence[Any]) -> dict[str, str]:
     return {flow["id"]: flow["name"] for flow in api.call("POST", "/flows/filter", {"flows": {"id": {"any_": ids}}})}
 
 
-def _of_run(api: PrefectApi, run: Any, names: Mapping[str, str], leased: Leased | None) -> Running:
+def _of_run(api: PrefectApi, run: Any, names: Mapping[str, str], leased: Leased | None, prices: Mapping[str, float | None]) -> Running:
     train = ((run.get("parameters") or {}).get("config") or {}).get("train") or {}
-    pid = run.get("infrastructure_pid")
+    pid, price = run.get("infrastructure_pid"), prices.get(str(run["work_pool_name"]))
     return Running(
         flow=names.get(run["flow_id"], "?"),
         name=run["name"],
@@ -99,6 +101,7 @@ def _of_run(api: PrefectApi, run: Any, names: Mapping[str, str], leased: Leased 
         on=" ".join(part for part in (run.get("work_pool_name"), f"({pid})" if pid else "") if part) or None,
         lease_ends=leased.expires_at.isoformat() if leased else None,
         max_hours=train.get("max_hours"),
+        usd=round(float(run["estimated_run_time"]) / 3600 * price, 2) if price else None,  # of all its attempts
         url=api.run_url(run["id"]),
     )
 

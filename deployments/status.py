@@ -46,7 +46,9 @@ def run(files: Sequence[Path], *, json: bool) -> int:
 def _look(files: Sequence[Path]) -> Status:
     settings = reach_hub()
     from flows.standing import standing_of
+    from infra.compute.prices import usd_per_hour
     from infra.hub.client import HubClient
+    from infra.prefect_api import PrefectApi
     from infra.revisions import Repo
 
     hub, api = HubClient.from_settings(settings), reach_prefect(settings)
@@ -58,7 +60,7 @@ def _look(files: Sequence[Path]) -> Status:
         hub=hub.endpoint,
         prefect=described(api) if isinstance(api, SpaceportError) else None,
         live=tuple(Live(standing=found, source=source, run=run_that_published(api, found.model)) for found, source in standings),
-        running=tuple(running_now(api)),
+        running=tuple(running_now(api, lambda pool: usd_per_hour(pool, hub, api) if isinstance(api, PrefectApi) else None)),
         offline=tuple(offline_pools(api)),
     )
 
@@ -116,7 +118,8 @@ def _origin(live: Live) -> str:
 
 def _in_words(found: Running) -> str:
     lease = f"lease until {_clock(found.lease_ends)}" if found.lease_ends else f"max_hours {found.max_hours:g}" if found.max_hours else ""
-    parts = [f"{found.state} {_age(found.since)}".strip(), f"on {found.on}" if found.on else "", lease]
+    cost = f"{found.usd:.2f} USD so far" if found.usd is not None else ""
+    parts = [f"{found.state} {_age(found.since)}".strip(), f"on {found.on}" if found.on else "", cost, lease]
     return ", ".join(part for part in parts if part)
 
 

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider, never_had
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
-from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
 
 WATCH_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 5.0  # a run that ended well has said so itself, or is about to
 LOOKS_UNTIL_GONE: Final = 2  # a list may lag behind
+STARTING_SECONDS: Final = 60.0  # from a worker's taking a run to its machine's being noted
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -75,8 +76,10 @@ class Watch:
             self._missing.pop(run_id, None)
             return False
         self._missing[run_id] = self._missing.get(run_id, 0) + 1
+        if machine.stage == GONE and self._missing[run_id] < LOOKS_UNTIL_GONE:
+            return False
         # A run that is only just being started again may still name the machine of its last attempt.
-        if (machine.stage == GONE or (state == "PENDING" and machine.stage != NEVER_HAD)) and self._missing[run_id] < LOOKS_UNTIL_GONE:
+        if state == "PENDING" and machine.stage != NEVER_HAD and age_seconds(run["state"]) < STARTING_SECONDS:
             return False
         self._missing.pop(run_id)
         conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))

@@ -1,0 +1,155 @@
+"""What every rented target shares, on a real Prefect server: the watch gives runs their true state by the provider's word, and prices are the pools'."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from infra.compute.prices import check_price, usd_per_hour
+from infra.compute.rented.ending import Watch
+from infra.compute.rented.machines import Machine
+from infra.errors import BadInput, OutOfMemory, Preempted, SpaceportError
+from infra.hub.client import HubClient
+from infra.prefect_api import PrefectApi
+
+POOL = "yard"
+
+
+class Yard:
+    """A provider whose machines are what a test says."""
+
+    noun = "Machine"
+
+    def __init__(self) -> None:
+        self.machines: dict[str, Machine] = {}
+        self.ended: list[str] = []
+
+    def living(self, run_id: str) -> Machine | None:
+        return next((machine for machine in self.machines.values() if machine.run_id == run_id and machine.lives), None)
+
+    def look(self, machine_id: str) -> Machine | None:
+        return self.machines.get(machine_id)
+
+    def end(self, machine_id: str) -> None:
+        self.ended.append(machine_id)
+        del self.machines[machine_id]
+
+    def last_lines(self, machine_id: str) -> str:
+        return "step 3\nstep 4"
+
+    def why_it_ended(self, machine: Machine) -> SpaceportError:
+        return OutOfMemory("took more than it had.") if machine.stage == "OOM" else Preempted(f"{machine.id} ended.")
+
+
+class Project:
+    """Runs of a pool that no worker serves, and the watch over it."""
+
+    def __init__(self, api: PrefectApi) -> None:
+        self.api, self.yard = api, Yard()
+        self.watch = Watch(api, self.yard, POOL)
+
+    def run(self, state: str, **machine: Any) -> tuple[str, str]:
+        """A run in a state, and its machine where one is described; ids of both."""
+        run_id = str(self.api.create_run(f"{POOL}/{POOL}", {}, idempotency_key=uuid.uuid4().hex)["id"])
+        machine_id = f"m-{run_id[:8]}"
+        self.api.note_machine(run_id, machine_id)
+        self.api.set_state(run_id, state, "as the test says", force=True)
+        if machine:
+            self.yard.machines[machine_id] = Machine(**{"id": machine_id, "run_id": run_id, "stage": "up", "lives": True} | machine)
+        return run_id, machine_id
+
+    def state(self, run_id: str) -> tuple[str, str]:
+        found = self.api.read_run(run_id)["state"]
+        return str(found["type"]), str(found["message"])
+
+
+@pytest.fixture(scope="module")
+def prefect(spaceport: Any) -> PrefectApi:
+    api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    api.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
+    flow = api.call("POST", "/flows/", {"name": POOL})
+    api.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})
+    return api
+
+
+@pytest.fixture
+def project(prefect: PrefectApi) -> Iterator[Project]:
+    found = Project(prefect)
+    yield found
+    for run in prefect.find_runs(pool=POOL):
+        prefect.set_state(run["id"], "CANCELLED", "the test is over", force=True)
+
+
+WAITED = {"created_at": datetime.now(UTC) - timedelta(seconds=90), "start_timeout_seconds": 60.0}
+
+
+@pytest.mark.parametrize(
+    ("said", "order_is_wrong", "kind", "words"),
+    [
+        ("1 Insufficient nvidia.com/gpu.", False, "capacity", "within 60 s: 1 Insufficient nvidia.com/gpu. Choose"),
+        ("no such image", True, "bad input", "no such image"),
+    ],
+)
+def test_a_machine_that_is_waited_for_in_vain_is_said(project: Project, said: str, order_is_wrong: bool, kind: str, words: str) -> None:
+    """At its start limit it is ended, and its run fails with the kind and the provider's reason; before, both are left alone."""
+    run_id, machine_id = project.run("PENDING", said=said, order_is_wrong=order_is_wrong, **WAITED)
+    early, _ = project.run("PENDING", said=said, created_at=datetime.now(UTC), start_timeout_seconds=60.0)
+    assert project.watch.once() == [run_id] and project.yard.ended == [machine_id]
+    state, message = project.state(run_id)
+    assert state == "FAILED" and message.startswith(f"{kind}: ") and words in message
+    assert project.state(early)[0] == "PENDING"
+
+
+def test_a_run_that_is_cancelled_before_it_had_a_machine_ends_at_once(project: Project) -> None:
+    """Nothing in such a machine can hear of it."""
+    run_id, machine_id = project.run("CANCELLING", created_at=datetime.now(UTC), start_timeout_seconds=60.0)
+    project.watch.once()
+    assert project.state(run_id)[0] == "CANCELLED" and project.yard.ended == [machine_id]
+
+
+def test_a_machine_that_is_gone_is_believed_at_the_second_look(project: Project) -> None:
+    """A provider's list may lag behind; then the run is Crashed, with the last that was said."""
+    run_id, _ = project.run("RUNNING")
+    assert project.watch.once() == [] and project.state(run_id)[0] == "RUNNING"
+    assert project.watch.once() == [run_id]
+    state, message = project.state(run_id)
+    assert state == "CRASHED" and message.startswith("preempted: ") and "step 4" in message
+
+
+def test_a_run_that_is_being_started_again_isnt_judged_by_its_last_machine(project: Project) -> None:
+    """It still names that one until the worker notes the new one."""
+    run_id, machine_id = project.run("PENDING", stage="ended", lives=False)
+    project.watch.once()
+    project.watch.once()
+    assert project.state(run_id)[0] == "PENDING"
+
+
+def test_an_end_with_a_kind_of_its_own_is_a_failure(project: Project) -> None:
+    """Out of memory isn't tried again as if the machine had been taken away; a living machine's run is left alone."""
+    run_id, _ = project.run("RUNNING", stage="OOM", lives=False)
+    other, _ = project.run("RUNNING", started=True)
+    assert project.watch.once() == [run_id]
+    assert project.state(run_id) == ("FAILED", "out of memory: took more than it had.") and project.state(other)[0] == "RUNNING"
+
+
+def test_a_price_is_the_deployments_the_pools_or_the_providers(spaceport: Any, prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this order; a budget in money needs one, before anything is rented."""
+    from huggingface_hub import HfApi
+
+    hub = HubClient(HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write")))
+    deployment = prefect.deployment_id("train_model/hf-jobs")
+    assert usd_per_hour("hf-jobs", hub, prefect) == pytest.approx(
+        next(entry.unit_cost_usd * 60 for entry in hub.api.list_jobs_hardware() if entry.name == "cpu-basic")
+    )
+    prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {"usd_per_hour": 7.5}})
+    try:
+        assert usd_per_hour("hf-jobs", hub, prefect) == 7.5
+    finally:
+        prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
+    assert usd_per_hour("process", hub, prefect) == 0.0 and usd_per_hour("nowhere", hub, prefect) is None
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with pytest.raises(BadInput, match=r"train.max_usd = 5 can't be held: nobody says what target kubernetes costs. Give its work pool usd_per_hour"):
+        check_price("kubernetes", 5.0, hub)
