@@ -121,7 +121,7 @@ def test_a_machine_that_is_gone_is_believed_at_the_second_look(project: Project)
 
 def test_a_run_that_is_being_started_again_isnt_judged_by_its_last_machine(project: Project) -> None:
     """It still names that one until the worker notes the new one."""
-    run_id, machine_id = project.run("PENDING", stage="ended", lives=False)
+    run_id, _ = project.run("PENDING", stage="ended", lives=False)
     project.watch.once()
     project.watch.once()
     assert project.state(run_id)[0] == "PENDING"
