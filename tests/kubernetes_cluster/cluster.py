@@ -75,9 +75,27 @@ def real_cluster() -> Iterator[RealCluster]:
         told = subprocess.run(
             [sys.executable, str(HERE / "image.py"), "project", str(kubeconfig.parent / "run/containerd.sock")], capture_output=True, text=True, check=True
         )
-        yield RealCluster(kubeconfig, told.stdout.split()[-1], NODE_ADDRESS, is_ours=True)
+        found = RealCluster(kubeconfig, told.stdout.split()[-1], NODE_ADDRESS, is_ours=True)
+        _try_a_pod(found)
+        yield found
     finally:
         _script("down.sh", environment)
+
+
+def _try_a_pod(cluster: RealCluster) -> None:
+    """Whether this machine's kernel lets a pod run at all: a container in a container may not."""
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "probe", "namespace": "default"}}
+    container = {"name": "probe", "image": cluster.image, "command": ["sh", "-c", "sleep 600"]}
+    manifest = pod | {"spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}
+    kubectl = ["kubectl", "--kubeconfig", str(cluster.kubeconfig), "-n", "default"]
+    subprocess.run([*kubectl, "create", "-f", "-"], input=json.dumps(manifest), text=True, check=True, timeout=60)
+    runs = subprocess.run([*kubectl, "wait", "--for=condition=Ready", "pod/probe", "--timeout=120s"], capture_output=True, text=True, check=False)
+    if runs.returncode:
+        events = subprocess.run(
+            [*kubectl, "get", "events", "-o", "custom-columns=:reason,:message", "--no-headers"], capture_output=True, text=True, check=False
+        )
+        pytest.skip(f"no Kubernetes here: a pod doesn't start on this machine: {events.stdout.strip()[-600:]}")
+    subprocess.run([*kubectl, "delete", "pod", "probe", "--force"], capture_output=True, check=False, timeout=60)
 
 
 def _script(name: str, environment: dict[str, str]) -> str:
