@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from deployments.local_environment import QUIET, Stack, connected, environment_with
 from deployments.local_keys import LocalKeys
 from deployments.local_targets import job_variables, parts_of
+from deployments.registry import ON_DEMAND
 from infra import daemons
 from infra.compute.process.engine import SOCKET_VARIABLE
 from infra.daemons import Daemon
@@ -88,7 +89,8 @@ class LocalStart:
         before = list(self.started)
         settings = connected(self.settings, self.keys, stack)
         try:
-            self._register(stack, target)
+            if target in ON_DEMAND:
+                self._register(stack, target)
             self._choose(settings, target, job_variables(target, settings))
             for part in parts_of(target, settings, self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}, WORKER_NAME):
                 if not any(daemon.name == part.name and daemon.alive for daemon in before):
