@@ -148,7 +148,7 @@ def training(
     request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, cloud: Ec2Cloud, machines: Any, pool: Any
 ) -> Iterator[Training]:
     pool(**getattr(request, "param", {}))
-    found = Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35]}"), prefect, cloud, machines)
+    found = Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35].strip('-')}"), prefect, cloud, machines)
     yield found
     for run in (found.run, found.child):  # one that failed must not disturb the next
         if prefect.read_run(run)["state"]["type"] not in FINAL_STATES:
