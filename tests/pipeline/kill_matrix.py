@@ -25,6 +25,7 @@ VICTIMS = ("trainer", "machine", "worker", "parent", "server")
 SEEDS = range(int(os.environ.get("KILL_SEEDS", "1")))
 LONG = ["--train.args.epochs", "40"]
 RETRIES = 2  # on-call's
+PAGE_LINES = 200
 LONGEST_WAIT_SECONDS = 8.0
 _SEALED, _RESUMED = re.compile(r"checkpoint checkpoint-(\d+) is sealed"), re.compile(r"goes on from checkpoint checkpoint-(\d+)")
 
@@ -115,9 +116,10 @@ class Case:
         return Counter(re.findall(r"Spaceport-Key: (\w+)", "\n".join(messages.values())))
 
     def _steps(self, pattern: re.Pattern[str], run_id: str) -> list[int]:
-        said, after = [], None
-        while page := self.prefect.logs([run_id], after):
-            said, after = [*said, *(line["message"] for line in page)], page[-1]["timestamp"]
+        said, page = [], self.prefect.logs([run_id])
+        while len(page) == PAGE_LINES:
+            said, page = [*said, *page], self.prefect.logs([run_id], page[-1]["timestamp"])
+        said = [line["message"] for line in [*said, *page]]
         return sorted(int(step) for step in pattern.findall("\n".join(said)))
 
 
