@@ -6,8 +6,8 @@
 #        (Kubernetes 1.20.2: the newest whose server parts are in a Debian source package; trixie and
 #        sid only package kubectl, their sources have no cmd/kube-apiserver).
 # Idempotent: when the binaries are there it only checks the packages (about 1 s).
-# Measured (2 cores, 2026-11-24), fresh CLUSTER_HOME, packages installed, niced at load 10: 625 s (unpack 22, OpenAPI 20, apiserver 425, kcm 95,
-#   scheduler 26, kubelet 37); a colleague measured 354 s on an idle machine. 2.3 GB while building, 400 MB after.
+# Measured (2 cores, 2026-11), fresh CLUSTER_HOME, packages installed, niced at load 10: 625 s (unpack 22, OpenAPI 20, apiserver 425, kcm 95,
+#   scheduler 26, kubelet 37); 354 s on an idle machine. 2.3 GB while building, 400 MB after.
 # Use: CLUSTER_HOME=${XDG_CACHE_HOME:-$HOME/.cache}/spaceport/kubernetes bash build.sh [--keep-src]
 set -euo pipefail
 export CLUSTER_HOME=${CLUSTER_HOME:-${XDG_CACHE_HOME:-$HOME/.cache}/spaceport/kubernetes} DEBIAN_FRONTEND=noninteractive
