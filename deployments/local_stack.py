@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from deployments.local_environment import Stack, connected, environment_with
 from deployments.local_keys import LocalKeys
-from deployments.local_start import LocalStart, Say, worker_name
+from deployments.local_start import LocalStart, Say
+from deployments.local_targets import worker_name
 from infra import daemons
 from infra.settings import Settings
 

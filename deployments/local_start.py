@@ -8,14 +8,14 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from deployments.local_environment import QUIET, Stack, connected, environment_with
 from deployments.local_keys import LocalKeys
-from deployments.local_targets import job_variables, parts_of
+from deployments.local_targets import OWN_PROCESSES, WORKER_NAME, Part, job_variables, parts_of, worker_name, worker_part
 from deployments.registry import ON_DEMAND
 from infra import daemons
 from infra.compute.process.engine import SOCKET_VARIABLE
@@ -26,9 +26,9 @@ from infra.settings import PROJECT, Settings, process_environment
 
 SERVER_PORT, HUB_PORT = 4200, 7860
 SERVER_TIMEOUT_SECONDS, HUB_TIMEOUT_SECONDS, WORKER_TIMEOUT_SECONDS = 120.0, 30.0, 60.0
-WORKER_NAME = "local"
 PORT_TRIES = 3
 RECONCILE_SECONDS = 15
+LOOK_UP_SECONDS = 0.2
 FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space", "flows.rollback")
 Say = Callable[[str], None]
 
@@ -47,7 +47,10 @@ class LocalStart:
         pool = ThreadPoolExecutor(2)
         try:
             # In a thread, because Ctrl-C interrupts only this one: no program can be started and not yet noted.
-            pool.submit(self._all, pool).result()
+            everything = pool.submit(self._all, pool)
+            while not wait([everything], timeout=LOOK_UP_SECONDS).done:
+                pass  # a signal that comes just before a wait without an end is seen only after it (CPython's lock.acquire)
+            everything.result()
         except BaseException:
             self._ending.set()
             daemons.stop(reversed(self.started))  # first, so that the thread that waits for the server sees it end
@@ -92,9 +95,9 @@ class LocalStart:
             if target in ON_DEMAND:
                 self._register(stack, target)
             self._choose(settings, target, job_variables(target, settings))
-            for part in parts_of(target, settings, self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}, WORKER_NAME):
+            for part in parts_of(target, settings, self._environment(stack)):
                 if not any(daemon.name == part.name and daemon.alive for daemon in before):
-                    self._note(daemons.start(part.name, part.command, part.environment, self.logs / f"{part.name}.log"))
+                    self._start(part)
             worker = next(daemon for daemon in self.started if daemon.name == worker_name(target))
             daemons.wait_until_ready(worker, lambda: self._worker_is_online(stack, target), WORKER_TIMEOUT_SECONDS)
         except BaseException:
@@ -103,9 +106,11 @@ class LocalStart:
         self._save(stack)
 
     def _choose(self, settings: Settings, target: str, variables: dict[str, str]) -> None:
+        """What else somebody chose for the deployment stays."""
         if variables:
             api = PrefectApi.from_settings(settings)
-            api.call("PATCH", f"/deployments/{api.deployment_id(f'train_model/{target}')}", {"job_variables": variables})
+            path = f"/deployments/{api.deployment_id(f'train_model/{target}')}"
+            api.call("PATCH", path, {"job_variables": {**api.call("GET", path)["job_variables"], **variables}})
 
     def _engines(self, stack: Stack) -> None:
         """The process that runs are forked from. What the Hub's client reads at import must be right in it; the rest comes with each run."""
@@ -182,11 +187,12 @@ class LocalStart:
         raise AssertionError("unreachable")
 
     def _worker(self, stack: Stack) -> Daemon:
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "process", "--type", "process", "--name", WORKER_NAME]
-        environment = self._environment(stack) | {"PREFECT_WORKER_QUERY_SECONDS": "0.5", SOCKET_VARIABLE: str(stack.engine_socket)}
-        worker = daemons.start(worker_name("process"), command, environment, self.logs / "worker.log")
-        self._note(worker)
-        return worker
+        return self._start(worker_part(OWN_PROCESSES, self._environment(stack) | {SOCKET_VARIABLE: str(stack.engine_socket)}))
+
+    def _start(self, part: Part) -> Daemon:
+        daemon = daemons.start(part.name, part.command, part.environment, self.logs / f"{part.name}.log")
+        self._note(daemon)
+        return daemon
 
     def _register(self, stack: Stack, *pools: str) -> None:
         command = [sys.executable, "-m", "deployments.registry", *pools]
@@ -216,11 +222,6 @@ class LocalStart:
 
     def _save(self, stack: Stack) -> None:
         self.save(stack.model_copy(update={"daemons": tuple(self.started)}))
-
-
-def worker_name(target: str) -> str:
-    """What the stack calls the worker of a target."""
-    return "worker" if target == "process" else f"worker-{target}"
 
 
 def _answers(url: str, authorization: str) -> bool:

@@ -6,11 +6,13 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from infra import daemons
+from infra.compute.rented.checkpoints import store_uri
 from infra.errors import BadInput
 from infra.hub.client import HubClient
 from infra.settings import Settings
 
-KUBERNETES = "kubernetes"
+KUBERNETES, OWN_PROCESSES = "kubernetes", "process"
+WORKER_NAME, WORKER_QUERY_SECONDS = "local", "0.5"
 
 
 class Part(NamedTuple):
@@ -21,17 +23,27 @@ class Part(NamedTuple):
     environment: Mapping[str, str]
 
 
-def parts_of(target: str, settings: Settings, environment: Mapping[str, str], worker: str) -> list[Part]:
+def parts_of(target: str, settings: Settings, environment: Mapping[str, str]) -> list[Part]:
     """The programs in the order of their start, the worker last. `settings` are the connected ones. Makes a cluster ready on the way."""
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", target, "--type", target, "--name", worker]
     if target != KUBERNETES:
-        return [Part(f"worker-{target}", command, environment)]
+        return [worker_part(target, environment)]
     address, ports = _way_in(settings)
     seen = dict(environment) | _from_pods(settings, address)
     _make_ready(settings, seen)
     watch = [sys.executable, "-m", "infra.compute.kubernetes.watch", "--pool", target, "--namespace", settings.kubernetes_namespace]
     door = [Part(f"doorway-{target}", [sys.executable, "-m", "infra.doorway", address, *map(str, ports)], environment)] if ports else []
-    return [*door, Part(f"watch-{target}", watch, environment), Part(f"worker-{target}", command, seen | _references())]
+    return [*door, Part(f"watch-{target}", watch, environment), worker_part(target, seen | _references())]
+
+
+def worker_part(target: str, environment: Mapping[str, str]) -> Part:
+    """The worker of a target, as one of the stack's programs."""
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", target, "--type", target, "--name", WORKER_NAME]
+    return Part(worker_name(target), command, {**environment, "PREFECT_WORKER_QUERY_SECONDS": WORKER_QUERY_SECONDS})
+
+
+def worker_name(target: str) -> str:
+    """What the stack calls the worker of a target."""
+    return "worker" if target == OWN_PROCESSES else f"worker-{target}"
 
 
 def job_variables(target: str, settings: Settings) -> dict[str, str]:
@@ -78,8 +90,7 @@ def _make_ready(settings: Settings, seen: Mapping[str, str]) -> None:
 
     tokens = {"HF_TOKEN": settings.hf_token, "PREFECT_API_AUTH_STRING": settings.prefect_auth_string}
     told = {name: value.get_secret_value() for name, value in tokens.items() if value}
-    namespace = settings.jobs_namespace or HubClient.from_settings(settings).whoami()["name"]
-    store = settings.checkpoint_store or f"hf://{namespace}/spaceport-checkpoints"
+    store = store_uri(settings, HubClient.from_settings(settings))
     passed = {"HF_ENDPOINT": seen["HF_ENDPOINT"], "SPACEPORT_CHECKPOINT_STORE": store, "SPACEPORT_RETRY_PACE": f"{settings.retry_pace:g}"}
     quiet = {name: value for name, value in seen.items() if name.startswith("HF_HUB_DISABLE_") or name == "DO_NOT_TRACK"}
     make_ready(told, passed | quiet, settings.kubernetes_namespace)

@@ -7,8 +7,6 @@ from importlib import import_module
 from pkgutil import resolve_name
 from typing import Any
 
-import yaml
-
 from infra.settings import PROJECT
 
 MANIFEST = PROJECT / "prefect.yaml"
@@ -20,10 +18,12 @@ POOLS = {
     "ec2": ("infra.compute.ec2.worker:Ec2Worker.get_default_base_job_template", "One EC2 instance per training."),
 }
 ON_DEMAND = frozenset({"kubernetes"})  # its client takes a second to import: the local stack registers it when it is asked for
+AT_START = POOLS.keys() - ON_DEMAND
 
 
-async def register_deployments(manifest: str, pools: Container[str] = POOLS.keys() - ON_DEMAND) -> list[str]:
+async def register_deployments(manifest: str, pools: Container[str] = AT_START) -> list[str]:
     """Create or update the work pools, of these, and their deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names."""
+    import yaml  # the local stack reads this module's names on every start
     from prefect.client.orchestration import get_client
 
     described = yaml.safe_load(manifest)
@@ -69,4 +69,4 @@ async def _register(client: Any, entry: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text(), set(sys.argv[1:]) or POOLS.keys() - ON_DEMAND))))
+    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text(), set(sys.argv[1:]) or AT_START))))

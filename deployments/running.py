@@ -12,6 +12,7 @@ from deployments.demo import CONFIG, prepare_rows, seed_base_model
 from deployments.following import follow
 from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
+from deployments.local_targets import OWN_PROCESSES
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput
@@ -65,8 +66,7 @@ def run(
         found = _unchanged(config)
         if found:
             return ended(None, found, json)
-    if config.target != "process":
-        LocalStack(say=say).have_worker(config.target)
+    _have_worker(config)
     api = PrefectApi.from_settings(settings)
     triggered = trigger(api, config, key, git_commit(files[0].resolve().parent) if files else None)
     if detach:
@@ -107,6 +107,7 @@ def check(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int
     """Run the checks of a run and list what they found; 1 when something would fail."""
     config = load_run_config(files, flags)
     connect(start=True)
+    _have_worker(config)  # what a target needs of this machine, such as KUBECONFIG, is missed now and not by the run
     from deployments.summary import print_check
     from flows.checking import check_run
     from infra.hub.client import HubClient
@@ -139,6 +140,11 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
     else:
         _end_what_was_started(local, was_up)
     return code
+
+
+def _have_worker(config: RunConfig) -> None:
+    if config.target != OWN_PROCESSES:
+        LocalStack(say=say).have_worker(config.target)
 
 
 def _answer(found: Answer, json: bool, show: Callable[[Answer], None]) -> None:

@@ -4,6 +4,7 @@ from flows.lineage import base_revision, columns_of, resolved_config
 from flows.planning import Plan, plan_run
 from flows.run_config import RunConfig
 from infra.compute.prices import check_price
+from infra.compute.rented.checkpoints import private_repo
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
 from infra.hub.live import read_main
@@ -78,9 +79,9 @@ def _checkpoints(config: RunConfig, hub: HubClient) -> str:
         raise BadInput(
             f"SPACEPORT_CHECKPOINT_STORE is the folder {store}, which no rented machine reaches. Give s3://bucket/prefix or hf://my-org/checkpoints."
         )
-    namespace = Settings().jobs_namespace or hub.whoami()["name"]
-    check_write_access(Repo(repo_type="model", repo_id=f"{namespace}/spaceport-checkpoints"), hub)
-    return f"will be kept in hf://{namespace}/spaceport-checkpoints"
+    repo_id = private_repo(Settings(), hub)
+    check_write_access(Repo(repo_type="model", repo_id=repo_id), hub)
+    return f"will be kept in hf://{repo_id}"
 
 
 def _base_findings(config: RunConfig, hub: HubClient) -> list[Finding]:

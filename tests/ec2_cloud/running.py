@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from infra.daemons import free_port
 from tests.eventually import eventually
 
@@ -109,7 +111,9 @@ def policy(*actions: str) -> str:
 
 @contextlib.contextmanager
 def running_cloud(folder: Path, image: str = "/") -> Iterator[Ec2Cloud]:
-    """A cloud of its own; it ends with this block, or with this process."""
+    """A cloud of its own; it ends with this block, or with this process. A test is skipped where none can run."""
+    if reason := why_not():
+        pytest.skip(reason)
     port = free_port(0)
     cloud = Ec2Cloud(f"http://127.0.0.1:{port}", folder)
     command = [sys.executable, "-m", "tests.ec2_cloud", "--port", str(port), "--folder", str(folder), "--image", image]

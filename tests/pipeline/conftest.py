@@ -65,6 +65,11 @@ class Spaceport:
         """The embedded Hub's address."""
         return str(json.loads((self.home / "stack.json").read_text())["hf_endpoint"])
 
+    def daemon(self, name: str) -> psutil.Process:
+        """One of the stack's programs."""
+        daemons = json.loads((self.home / "stack.json").read_text())["daemons"]
+        return psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == name))
+
 
 @contextlib.contextmanager
 def running_stack(home: Path, **more: str) -> Iterator[Spaceport]:
@@ -172,6 +177,14 @@ def project(spaceport: Spaceport, project_name: str, tiny_bert: Path, tmp_path_f
     (folder / "rows.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
     (folder / "run.toml").write_text(CONFIG.replace("reviews", project_name))
     return folder / "run.toml"
+
+
+def no_space(project: Path, repo_id: str) -> Path:
+    """The project's config for another model, without a Space."""
+    text = re.sub(r'(?<=\[model\]\nrepo_id = ")[^"]+', repo_id, project.read_text()).split("[space]")[0]
+    config = project.with_name(f"{repo_id.split('/')[1]}.toml")
+    config.write_text(text)
+    return config
 
 
 WAITING_SCRIPT = """
@@ -303,8 +316,7 @@ class Work:
 
     def daemon(self, name: str) -> psutil.Process:
         """One of the stack's programs."""
-        daemons = json.loads((self.spaceport.home / "stack.json").read_text())["daemons"]
-        return psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == name))
+        return self.spaceport.daemon(name)
 
 
 @pytest.fixture

@@ -89,9 +89,7 @@ class Case:
             for process in _running(lambda words: "infra.compute.process.engine" in words, PREFECT__FLOW_RUN_ID=parent):
                 process.kill()
         else:
-            name = f"worker-{self.target}" if victim == "worker" else "server"
-            daemons = json.loads((self.spaceport.home / "stack.json").read_text())["daemons"]
-            psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == name)).kill()
+            self.spaceport.daemon(f"worker-{self.target}" if victim == "worker" else "server").kill()
 
     def _promises_are_kept(self, child: str, sealed: list[int]) -> list[str]:
         """What was broken, in words."""

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
 from infra.compute.ec2.instances import LIVING, RUN_TAG
 from infra.compute.ec2.leases import list_leased
 from infra.prefect_api import FINAL_STATES, PrefectApi
-from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
+from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.running import IMAGE, REGION
 from tests.eventually import eventually
+from tests.pipeline.conftest import no_space
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
 POOL, SECRET, BUCKET = "ec2", "spaceport/train", "checkpoints"
@@ -24,9 +24,6 @@ LONG = ["--train.args.epochs", "20"]
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Cloud]:
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
     with running_cloud(tmp_path_factory.mktemp("ec2")) as found:
         found.client("s3").create_bucket(Bucket=BUCKET)
         yield found
@@ -87,14 +84,6 @@ def machines(cloud: Ec2Cloud) -> Callable[..., list[dict[str, Any]]]:
 
 def run_of(instance: dict[str, Any]) -> str:
     return str({tag["Key"]: tag["Value"] for tag in instance["Tags"]}[RUN_TAG])
-
-
-def no_space(project: Path, repo_id: str) -> Path:
-    """The project's config for another model, without a Space."""
-    text = project.read_text().replace("acme/reviews-bert", repo_id).split("[space]")[0]
-    config = project.with_name(f"{repo_id.split('/')[1]}.toml")
-    config.write_text(text)
-    return config
 
 
 def test_a_machine_trains_and_no_other_target_trains_again(
@@ -186,8 +175,7 @@ def test_a_host_that_dies_is_replaced(training: Training, cloud: Ec2Cloud) -> No
 @pytest.mark.timeout(900)
 def test_a_training_outlives_its_worker(spaceport: Any, training: Training, machines: Any) -> None:
     """kill -9 of the worker: the machine goes on and publishes; another worker adopts it; nothing runs twice."""
-    daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
-    psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == f"worker-{POOL}")).kill()
+    spaceport.daemon(f"worker-{POOL}").kill()
     assert training.ends()["outcome"] == "promoted"
     assert training.reasons == ["Client.InstanceInitiatedShutdown"]
 
@@ -196,8 +184,7 @@ def test_a_training_outlives_its_worker(spaceport: Any, training: Training, mach
 @pytest.mark.timeout(900)
 def test_a_machine_that_dies_after_its_worker_is_noticed_by_the_next(spaceport: Any, training: Training, cloud: Ec2Cloud) -> None:
     """Worker and host are killed; the worker that comes later learns it from EC2, and the training goes on elsewhere."""
-    daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
-    psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == f"worker-{POOL}")).kill()
+    spaceport.daemon(f"worker-{POOL}").kill()
     cloud.tell("kill", id=training.id)
     assert training.ends()["outcome"] == "promoted"
     assert training.reasons == ["Client.InstanceInitiatedShutdown", "Server.InternalError"]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from infra.compute.hf_jobs.jobs import RUN_LABEL
 from infra.compute.hf_jobs.leases import list_leased
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
+from tests.pipeline.conftest import no_space
 from tests.pipeline.kill_matrix import SEEDS, VICTIMS, Case, kill_engines
 
 POOL = "hf-jobs"
@@ -50,14 +50,6 @@ def weights(api: Any, repo_id: str) -> str:
     """SHA-256 of what main serves."""
     (found,) = api.get_paths_info(repo_id, ["model.safetensors"])
     return str(found.lfs.sha256)
-
-
-def no_space(project: Path, repo_id: str) -> Path:
-    """The project's config for another model, without a Space."""
-    text = project.read_text().replace("acme/rented-bert", repo_id).split("[space]")[0]
-    config = project.with_name(f"{repo_id.split('/')[1]}.toml")
-    config.write_text(text)
-    return config
 
 
 def test_a_job_trains_and_no_other_target_trains_again(spaceport: Any, project: Path, jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +141,7 @@ def test_a_machine_that_is_taken_away_is_replaced(training: Training, hub_api: A
 @pytest.mark.slow
 def test_a_training_outlives_its_worker(spaceport: Any, training: Training, jobs: Any) -> None:
     """kill -9 of the worker: the Job goes on and publishes, the pipeline promotes; nothing runs twice."""
-    daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
-    psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == f"worker-{POOL}")).kill()
+    spaceport.daemon(f"worker-{POOL}").kill()
     assert training.ends()["outcome"] == "promoted"
     assert len([job for job in jobs() if job.labels[RUN_LABEL] == training.child]) == 1
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
 from tests.kubernetes_cluster.cluster import RealCluster, real_cluster
+from tests.pipeline.conftest import Work, no_space
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
 TARGET = "kubernetes"
@@ -40,13 +40,6 @@ def hub_api(spaceport: Any) -> Any:
 @pytest.fixture
 def prefect(spaceport: Any) -> PrefectApi:
     return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
-
-
-def no_space(project: Path, repo_id: str) -> Path:
-    """The project's config for another model, without a Space."""
-    config = project.with_name(f"{repo_id.split('/')[1]}.toml")
-    config.write_text(project.read_text().replace("acme/reviews-bert", repo_id).split("[space]")[0])
-    return config
 
 
 def weights(api: Any, repo_id: str) -> str:
@@ -133,8 +126,7 @@ def test_a_deleted_pod_is_replaced_and_goes_on(training: Training) -> None:
 
 def test_a_training_outlives_its_worker(spaceport: Any, training: Training) -> None:
     """kill -9 of the worker: the pod goes on and publishes, the pipeline promotes; nothing runs twice."""
-    daemons = json.loads((spaceport.home / "stack.json").read_text())["daemons"]
-    psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == f"worker-{TARGET}")).kill()
+    spaceport.daemon(f"worker-{TARGET}").kill()
     assert training.ends()["outcome"] == "promoted"
     assert len(training.cluster.listed("jobs", training.child)) == 1
 
@@ -158,6 +150,7 @@ class Stuck:
 
     def __init__(self, spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster) -> None:
         self.spaceport, self.project, self.prefect, self.cluster = spaceport, project, prefect, cluster
+        assert spaceport("check", str(no_space(project, "acme/looked-at")), "--target", TARGET)[0] == 0
         self.deployment = prefect.deployment_id(f"train_model/{TARGET}")
         self.before = prefect.call("GET", f"/deployments/{self.deployment}")["job_variables"]
 
@@ -203,10 +196,11 @@ def test_a_run_cancelled_before_its_pod_started_ends_at_once(stuck: Stuck) -> No
     eventually(lambda: stuck.cluster.listed("jobs", child["id"]) == [])
 
 
-def test_a_pod_out_of_memory_is_said(stuck: Stuck) -> None:
+def test_a_pod_out_of_memory_is_said(stuck: Stuck, work: Work) -> None:
     """A limit that training can't keep: kind out of memory, and what to do."""
-    stuck.variables(memory_limit="330Mi", memory_request="330Mi")
-    code, report, _ = stuck.run("too-big")
+    work.folder.joinpath("script.py").write_text("kept = [b'x' * (64 << 20) for _ in range(64)]  # a limit just too small for Python alone is only slow")
+    stuck.variables(memory_limit="768Mi", memory_request="768Mi")
+    code, report, _ = stuck.spaceport("run", str(work.config), "--target", TARGET)
     assert (code, report["error"]["kind"]) == (1, "out of memory")
 
 

@@ -10,6 +10,7 @@ from infra.compute.ec2.candidates import Market, candidates_of, dearest, usd_per
 from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.renting import Renting
 from infra.compute.ec2.user_data import BACKSTOP_SECONDS, user_data
+from infra.compute.rented.checkpoints import store_uri
 from infra.compute.rented.machines import Machine, Order
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 from infra.compute.waiters import GONE
@@ -104,11 +105,8 @@ class Ec2Worker(RentedWorker):
 
 def _defaults(provider: Instances) -> dict[str, str]:
     """Checkpoints go where another machine finds them: without S3 to the Hub."""
-    settings, told = Settings(), {"AWS_DEFAULT_REGION": provider.region}
-    if settings.checkpoint_store:
-        return told
-    namespace = settings.jobs_namespace or HubClient.from_settings(settings).whoami()["name"]
-    return {**told, "SPACEPORT_CHECKPOINT_STORE": f"hf://{namespace}/spaceport-checkpoints"}
+    settings = Settings()
+    return {"AWS_DEFAULT_REGION": provider.region, "SPACEPORT_CHECKPOINT_STORE": store_uri(settings, HubClient.from_settings(settings))}
 
 
 def _is_wanted(run_id: str) -> bool:

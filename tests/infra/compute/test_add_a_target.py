@@ -18,6 +18,7 @@ from deployments.registry import POOLS
 from flows.run_config import Target
 from infra.compute.leases import TARGETS
 from infra.settings import PROJECT
+from tests.eventually import eventually
 
 PAGE = (PROJECT / "docs" / "add-a-target.md").read_text()
 
@@ -57,13 +58,13 @@ def test_the_page_makes_a_target(shed: Any, monkeypatch: pytest.MonkeyPatch) -> 
     asked = {"command": "sh -c 'echo at $HF_ENDPOINT with ${#HF_TOKEN} letters; exec sleep 60'"}
     provider, machine = rented(shed, run, **asked)
     assert rented(shed, run, **asked)[1].id == machine.id
-    until(lambda: provider.last_lines(machine.id) == "at http://hub with 9 letters")
+    eventually(lambda: provider.last_lines(machine.id) == "at http://hub with 9 letters")
     leases = importlib.import_module("infra.compute.shed.leases")
     (leased,) = leases.list_leased()
     assert (leased.run, leased.id) == (str(run.id), machine.id) and 3600 < leased.expires_at.timestamp() - time.time() < 2 * 3600
     assert "hf_canary" not in "".join(path.read_text() for path in provider.folder.rglob("*") if path.is_file())
     provider.end(machine.id)
-    until(lambda: not provider.look(machine.id).lives)
+    eventually(lambda: not provider.look(machine.id).lives)
     provider.end(machine.id)
     assert leases.list_leased() == [] and provider.look("nobody") is None
     assert "without a word of its run" in str(provider.why_it_ended(provider.look(machine.id)))
@@ -78,10 +79,3 @@ def test_every_target_is_everywhere() -> None:
     page = (PROJECT / "docs" / "targets.md").read_text()
     assert [target for target in targets if f"| `{target}` |" not in page or (target != "process" and f"\n## {target}\n" not in page)] == []
     assert [target for target in targets if not (PROJECT / "infra" / "compute" / target.replace("-", "_") / "leases.py").is_file()] == []
-
-
-def until(true: Any, seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends, "it did not happen"
-        time.sleep(0.05)

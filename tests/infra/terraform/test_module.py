@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.settings import PROJECT
-from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
+from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.running import IMAGE, REGION
 
 MODULE = PROJECT / "infra" / "terraform"
@@ -71,9 +71,6 @@ def test_the_module_is_valid(terraform: Terraform) -> None:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Cloud]:
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
     with running_cloud(tmp_path_factory.mktemp("ec2")) as found:
         yield found
 

@@ -10,7 +10,7 @@ import pytest
 from infra.compute.ec2.candidates import Candidate
 from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.renting import Renting
-from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not
+from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.running import IMAGE, REGION
 from tests.eventually import eventually
 
@@ -19,9 +19,6 @@ SLEEP = "#!/bin/bash\necho up\nsleep 300\n"
 
 @pytest.fixture(scope="session")
 def whole_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Cloud]:
-    reason = why_not()
-    if reason:
-        pytest.skip(reason)
     with running_cloud(tmp_path_factory.mktemp("ec2")) as cloud:
         yield cloud
 
