@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow test-kubernetes kill-machines faults fault faults-stack mutants kill-training test-terraform check lint types layers bench clean
+.PHONY: help run full stop setup test test-slow test-kubernetes kill-machines faults fault faults-stack mutants kill-training test-terraform check lint types layers workflows deploy bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -45,6 +45,17 @@ setup: .venv/ready ## the environment, from uv.lock
 	  $(UV) pip install $(INTO) --no-deps -e .; \
 	  wait $$demo || { cat .venv/demo.log; exit 1; }; trap - EXIT
 	@touch $@; echo "set-up  done"
+
+deploy: .venv/deploy ## this commit's deployments onto the server of PREFECT_API_URL, in an environment without torch
+	@$(BIN)/python -m deployments.registry --all
+.venv/deploy: Makefile pyproject.toml uv.lock
+	@if [ ! -e .venv/ready ]; then \
+	  if [ ! -x $(BIN)/python ]; then $(PYTHON) -m venv .venv; fi; \
+	  if [ ! -x $(UV) ]; then $(BIN)/pip install -q uv; fi; \
+	  $(UV) export -q --frozen --no-dev --extra kubernetes --no-emit-project -o .venv/deploy.txt; \
+	  $(UV) pip install $(INTO) --no-deps -r .venv/deploy.txt; \
+	  $(UV) pip install $(INTO) --no-deps -e .; fi
+	@touch $@
 
 test: setup ## the tests (a quarter of an hour at most)
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not kubernetes" $(ARGS)
@@ -79,13 +90,18 @@ kill-training: setup ## trainings killed N times, inside saves too, and resumed 
 test-terraform: setup ## infra/terraform: validated, applied to a cloud of the tests, planned again without a change (needs terraform)
 	@$(BIN)/pytest tests/infra/terraform $(ARGS)
 
-check: lint types layers test ## everything that must be green before a merge
+check: lint types layers workflows test ## everything that must be green before a merge
 
 lint: setup ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: setup ## mypy --strict
 	@$(BIN)/mypy
+
+workflows: setup ## .github/workflows: GitHub's schema, and what an attacker could use
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/zizmor --offline --quiet .github/workflows
+	@if command -v actionlint > /dev/null; then actionlint; else echo "workflows  actionlint isn't here (https://github.com/rhysd/actionlint): skipped"; fi
 
 layers: setup ## deployments -> flows -> tasks -> infra, never upwards
 	@$(BIN)/lint-imports

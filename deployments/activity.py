@@ -8,7 +8,8 @@ from infra.compute.leases import Leased, list_leased
 from infra.errors import BadInput, SpaceportError
 from infra.prefect_api import PrefectApi
 from infra.revisions import Frozen
-from tasks.report import ARTIFACT_KEY, parse_report
+from tasks.outcomes import ARTIFACT_KEY
+from tasks.report import parse_report
 
 UNDER_WAY = ["RUNNING", "PENDING", "CANCELLING", "PAUSED"]
 MOST_RUNS, SEARCHED_REPORTS = 30, 100

@@ -1,14 +1,17 @@
-"""Follows a run until it ends and says what happens: one line per step as it ends, and where a long step stands."""
+"""Follows a run until it ends and says what happens: one line per step as it ends, and where a long step stands.
+
+Standard library only: CI's runner has nothing else. A report is the plain JSON of a `RunReport`.
+"""
 
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from infra.errors import Unhealthy, failure_of
 from infra.prefect_api import FINAL_STATES, PrefectApi
-from tasks.report import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, Failure, RunReport, parse_report
+from tasks.outcomes import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, RunOutcome, report_json
 
 POLL_SECONDS = 0.2
 QUIET_SECONDS = 30.0  # without a terminal, how often a step that takes long says where it is
@@ -16,7 +19,7 @@ RUN_ID = re.compile(r"flow-run/([0-9a-f-]{36})")
 LOST_SECONDS = 600.0  # how long the server may be away before the outcome is called unknown
 
 
-def follow(api: PrefectApi, run_id: str, output: TextIO = sys.stderr, sleep: Callable[[float], None] = time.sleep) -> RunReport:
+def follow(api: PrefectApi, run_id: str, output: TextIO = sys.stderr, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
     """Wait for the end of a run, narrate it, and return its report; an outage of minutes is waited out, a longer one is `unknown`."""
     api.patience_seconds = LOST_SECONDS
     narrator = _Narrator(api, run_id, output)
@@ -30,21 +33,25 @@ def follow(api: PrefectApi, run_id: str, output: TextIO = sys.stderr, sleep: Cal
             sleep(POLL_SECONDS)
     except Unhealthy as error:
         narrator.close()
-        return RunReport(outcome="unknown", error=Failure(kind="unknown outcome", message=f"{error} The run may go on: {api.run_url(run_id)}"))
+        return _report("unknown", "unknown outcome", f"{error} The run may go on: {api.run_url(run_id)}")
 
 
-def report_of(api: PrefectApi, run: Any) -> RunReport:
+def report_of(api: PrefectApi, run: Any) -> dict[str, Any]:
     """The report of a run that ended; made up from its state when it died before it could write one."""
     state = run["state"]
     written = api.artifacts(run["id"], ARTIFACT_KEY)
-    report = parse_report(written[0]["data"]) if written else None
-    if report and (state["type"] == "COMPLETED") == (report.error is None):
+    report = report_json(written[0]["data"]) if written else None
+    if report and (state["type"] == "COMPLETED") == (report["error"] is None):
         return report
-    steps, message = report.steps if report else (), state.get("message") or state["name"]
+    steps, message = report["steps"] if report else [], state.get("message") or state["name"]
     if state["type"] == "CANCELLED":
-        return RunReport(outcome="cancelled", steps=steps, error=Failure(kind="cancelled", message=message))
+        return _report("cancelled", "cancelled", message, steps)
     found = failure_of(message)
-    return RunReport(outcome="failed", steps=steps, error=Failure(kind=found.kind, message=str(found)))
+    return _report("failed", found.kind, str(found), steps)
+
+
+def _report(outcome: RunOutcome, kind: str, message: str, steps: Sequence[Any] = ()) -> dict[str, Any]:
+    return {"outcome": outcome, "steps": list(steps), "error": {"kind": kind, "message": message}}
 
 
 class _Narrator:

@@ -28,7 +28,7 @@ def run(back: bool, reference: str | None, files: Sequence[Path], *, json: bool,
         return running.ended(triggered, RunReport(outcome="started"), json)
     running.say(f"run     {triggered['name']}   {triggered['url']}")
     try:
-        report = follow(api, triggered["id"])
+        report = RunReport.model_validate(follow(api, triggered["id"]))
     except KeyboardInterrupt:
         running.say(f"\nleft; the run goes on: {triggered['url']}")
         return 130

@@ -1,12 +1,14 @@
-"""Puts the deployments of prefect.yaml on a Prefect server: idempotent, in about a second (`python -m deployments.registry`)."""
+"""Puts the deployments of prefect.yaml on a Prefect server: idempotent, in about a second (`python -m deployments.registry [POOL ... | --all]`)."""
 
 import asyncio
 import sys
-from collections.abc import Container
+from collections.abc import Container, Mapping, Sequence
+from datetime import timedelta
 from importlib import import_module
 from pkgutil import resolve_name
 from typing import Any
 
+from infra.git_commit import git_commit
 from infra.settings import PROJECT
 
 MANIFEST = PROJECT / "prefect.yaml"
@@ -21,8 +23,12 @@ ON_DEMAND = frozenset({"kubernetes"})  # its client takes a second to import: th
 AT_START = POOLS.keys() - ON_DEMAND
 
 
-async def register_deployments(manifest: str, pools: Container[str] = AT_START) -> list[str]:
-    """Create or update the work pools, of these, and their deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names."""
+async def register_deployments(manifest: str, pools: Container[str] = AT_START, *, scheduled: bool = False) -> list[str]:
+    """Create or update the work pools, of these, and their deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names.
+
+    What people chose for a deployment that is there stays: its schedules, its job variables, whether it is paused. A new one gets the manifest's
+    schedules if they are wanted: the local stack, whose scripts end with it, wants none.
+    """
     import yaml  # the local stack reads this module's names on every start
     from prefect.client.orchestration import get_client
 
@@ -31,7 +37,8 @@ async def register_deployments(manifest: str, pools: Container[str] = AT_START) 
     async with get_client() as client:
         for pool in sorted({entry["work_pool"]["name"] for entry in wanted}):
             await _ensure_pool(client, pool)
-        return [await _register(client, entry) for entry in wanted]
+        known = {(found.flow_id, found.name): found for found in await client.read_deployments(limit=200)}
+        return [await _register(client, entry, known, scheduled) for entry in wanted]
 
 
 async def _ensure_pool(client: Any, name: str) -> None:
@@ -47,26 +54,45 @@ async def _ensure_pool(client: Any, name: str) -> None:
         return
 
 
-async def _register(client: Any, entry: dict[str, Any]) -> str:
+async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any], scheduled: bool) -> str:
+    from prefect.client.schemas.actions import DeploymentUpdate
     from prefect.utilities.callables import parameter_schema
 
     module, _, name = entry["entrypoint"].rpartition(".")
     flow = getattr(import_module(module), name)
     flow_id = await client.create_flow_from_name(flow.name)
-    await client.create_deployment(
-        flow_id=flow_id,
-        name=entry["name"],
-        entrypoint=entry["entrypoint"],
-        description=entry["description"],
-        tags=entry["tags"],
-        work_pool_name=entry["work_pool"]["name"],
-        parameter_openapi_schema=parameter_schema(flow).model_dump_for_openapi(),
-        pull_steps=[],
-        job_variables=entry["work_pool"].get("job_variables", {}),
-        enforce_parameter_schema=True,
-    )
+    found, variables = known.get((flow_id, entry["name"])), entry["work_pool"].get("job_variables", {})
+    said = {
+        "entrypoint": entry["entrypoint"],
+        "description": entry["description"],
+        "tags": entry["tags"],
+        "work_pool_name": entry["work_pool"]["name"],
+        "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
+        "pull_steps": [],
+        "enforce_parameter_schema": True,
+        "version": git_commit(PROJECT),
+    }
+    if found:
+        await client.update_deployment(found.id, DeploymentUpdate(**said, job_variables={**found.job_variables, **variables}))
+    else:
+        schedules = _schedules(entry) if scheduled else None
+        await client.create_deployment(flow_id=flow_id, name=entry["name"], **said, job_variables=variables, schedules=schedules)
     return f"{flow.name}/{entry['name']}"
 
 
+def _schedules(entry: Mapping[str, Any]) -> list[Any]:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    return [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(seconds=said["interval"]))) for said in entry.get("schedules", [])]
+
+
+def main(words: Sequence[str]) -> None:
+    """All pools and schedules with --all; else these pools, or those of the local stack's start."""
+    everything = list(words) == ["--all"]
+    asked = POOLS.keys() if everything else set(words) or AT_START
+    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text(), asked, scheduled=everything))))
+
+
 if __name__ == "__main__":
-    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text(), set(sys.argv[1:]) or AT_START))))
+    main(sys.argv[1:])

@@ -1,7 +1,6 @@
 """What the verbs of the command do: connect, trigger, follow, say what happened."""
 
 import json as json_format
-import secrets
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from deployments.following import follow
 from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
 from deployments.local_targets import OWN_PROCESSES
+from deployments.starting import start_pipeline
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput
@@ -22,7 +22,6 @@ from infra.revisions import Frozen
 from infra.settings import Settings, adopt
 from tasks.report import RunReport
 
-PIPELINE = "pipeline/process"
 Answer = TypeVar("Answer", bound=Frozen)
 
 
@@ -68,26 +67,17 @@ def run(
             return ended(None, found, json)
     _have_worker(config)
     api = PrefectApi.from_settings(settings)
-    triggered = trigger(api, config, key, git_commit(files[0].resolve().parent) if files else None)
+    parameters = {"config": config.model_dump(mode="json"), "git_commit": git_commit(files[0].resolve().parent) if files else None}
+    triggered = start_pipeline(api, parameters, key or str(uuid.uuid4()), config.name)
     if detach:
         return ended(triggered, RunReport(outcome="started"), json)
     say(f"run     {triggered['name']}   {triggered['url']}")
     try:
-        report = follow(api, triggered["id"])
+        report = RunReport.model_validate(follow(api, triggered["id"]))
     except KeyboardInterrupt:
         say(f"\nleft; the run goes on. Follow it again: spaceport run ... --key {triggered['key']}")
         return 130
     return ended(triggered, report, json)
-
-
-def trigger(api: PrefectApi, config: RunConfig, key: str | None, commit: str | None = None) -> dict[str, str]:
-    """Start a run of the pipeline, or attach to the one that this key started; a run that ended badly is started again in place."""
-    found = key or str(uuid.uuid4())
-    parameters = {"config": config.model_dump(mode="json"), "git_commit": commit}
-    created = api.create_run(PIPELINE, parameters, idempotency_key=found, name=f"{config.name} {secrets.token_hex(2)}", tags=["spaceport"])
-    if created["state"]["type"] in {"FAILED", "CRASHED", "CANCELLED"}:
-        api.retry_run(created["id"], "triggered again with the same key")
-    return {"id": created["id"], "name": created["name"], "url": api.run_url(created["id"]), "key": found}
 
 
 def plan(files: Sequence[Path], flags: Mapping[str, str], *, json: bool) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from tasks.report import HEADLINES, RunReport
+from tasks.outcomes import HEADLINES
+from tasks.report import RunReport
 
 if TYPE_CHECKING:
     from flows.estimating import Estimate

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.run_config import RunConfig, at_home
+from flows.layers import at_home, flag_layer, merge, with_transform
+from flows.run_config import RunConfig
 from infra.errors import BadInput
 from infra.plain_words import complaint
 from infra.spelling import nearest
@@ -23,14 +24,13 @@ def load_run_config(files: Sequence[Path], flags: Mapping[str, str] | None = Non
     """Merge files and flags (`{"train.args.epochs": "3"}`) into a RunConfig. Raises BadInput with one line."""
     layers = [(str(file), at_home(read_config_file(file), file.resolve().parent)) for file in files]
     for name, value in (flags or {}).items():
-        layers.append((f"--{name}", at_home(_nested(name, _flag_value(value)), Path.cwd())))
+        layers.append((f"--{name}", at_home(flag_layer(name, value), Path.cwd())))
     merged: dict[str, Any] = {}
     for _, layer in layers:
         merged = merge(merged, layer)
     _refuse_what_nobody_can_write(merged, layers[0][0] if layers else "run config")
-    _find_transform(merged, layers)
     try:
-        return RunConfig.model_validate(merged)
+        return RunConfig.model_validate(with_transform(merged, _home_of_transform(layers)))
     except ValidationError as error:
         raise BadInput(explain(error, layers)) from None
 
@@ -53,15 +53,6 @@ def read_config_file(file: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise BadInput(f"{file}: a run config is a table of named fields; this is {type(found).__name__}.")
     return found
-
-
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged, anything else in `above` wins."""
-    merged = dict(below)
-    for name, value in above.items():
-        old = merged.get(name)
-        merged[name] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
 
 
 def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> str:
@@ -97,27 +88,10 @@ def _refuse_what_nobody_can_write(merged: Mapping[str, Any], where: str) -> None
     raise BadInput(f"{where}: more than {MOST_VALUES:,} values are no run config. Put rows into files, and name those.")
 
 
-def _find_transform(merged: dict[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
-    """A transform whose folder nobody names lies beside the file that names it (a flag's: where we are), not where the worker happens to run."""
-    data = merged.get("data")
-    if not isinstance(data, dict) or not data.get("transform") or data.get("code"):
-        return
+def _home_of_transform(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Beside the file that names it; a flag's: where we are."""
     named = next((name for name, layer in reversed(layers) if _holds(layer, ["data", "transform"])), "--")
-    merged["data"] = data | {"code": str(Path.cwd() if named.startswith("--") else Path(named).resolve().parent)}
-
-
-def _nested(dotted: str, value: Any) -> dict[str, Any]:
-    for part in reversed(dotted.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def _flag_value(text: str) -> Any:
-    """A flag's value as TOML would read it; what TOML can't read is a string."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+    return str(Path.cwd() if named.startswith("--") else Path(named).resolve().parent)
 
 
 def _holds(layer: Any, path: Sequence[str]) -> bool:

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from infra.errors import Cancelled as CancelledByAPerson
 from tasks.gate_statistics import Decision
+from tasks.outcomes import HEADLINES, RunOutcome, StepName
 from tasks.prefect_tasks import show_report
-from tasks.report import HEADLINES, Ended, Failure, Live, RunOutcome, RunReport, StepName, StepReport
+from tasks.report import Ended, Failure, Live, RunReport, StepReport
 
 STATE_NAMES: dict[RunOutcome, str] = {"promoted": "Promoted", "rolled back": "RolledBack", "kept": "Kept", "undecided": "Undecided", "unchanged": "Unchanged"}
 

@@ -11,6 +11,7 @@ from flows.checking import check_run
 from flows.journal import Journal
 from flows.lineage import base_revision, columns_of, predictor_of, resolved_config, training_record
 from flows.live import what_is_live
+from flows.named_files import with_files
 from flows.run_config import RunConfig
 from infra.errors import Conflict
 from infra.hub.client import HubClient
@@ -25,12 +26,18 @@ GATE_TRIES = 3  # how often a rival may move the model between gate and promote
 
 
 @flow(name="pipeline", log_prints=False)
-async def pipeline(config: RunConfig, git_commit: str | None = None) -> Any:
-    """Raw rows → dataset revision → candidate → gate → promoted model → live Space. Each step is done once, and found done ever after."""
+async def pipeline(config: RunConfig, git_commit: str | None = None, repository: str | None = None) -> Any:
+    """Raw rows → dataset revision → candidate → gate → promoted model → live Space. Each step is done once, and found done ever after.
+
+    Args:
+        config: Everything about the run.
+        git_commit: The commit that the run was started from; it is written into what the run publishes.
+        repository: The git repository of that commit, if the files that the config names by relative paths are to be fetched from there.
+    """
     journal = Journal()
     try:
         async with attended():
-            config, hub = resolved_config(config), HubClient.from_settings()
+            config, hub = resolved_config(await asyncio.to_thread(with_files, config, repository, git_commit)), HubClient.from_settings()
             await journal.step("check", check_task, partial(check_run, config, hub))
             dataset = await _dataset(journal, config)
             columns = await asyncio.to_thread(columns_of, config, dataset, hub)

@@ -16,8 +16,9 @@ from infra.settings import Settings
 from tasks.data_register import data_record, look_up
 from tasks.gate import settled
 from tasks.gate_statistics import Decision
+from tasks.outcomes import RunOutcome, StepName
 from tasks.refresh_space import space_record
-from tasks.report import Live, RunOutcome, RunReport, StepName, StepReport
+from tasks.report import Live, RunReport, StepReport
 from tasks.serving_probe import split_rows
 
 Action = Literal["run", "reuse", "skip", "depends"]

@@ -1,7 +1,6 @@
 """The run config: one typed, frozen value that says everything about a run, from a file, from flags, from the UI form or from the API."""
 
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
@@ -64,25 +63,3 @@ class RunConfig(Frozen):
         if self.space:
             repos.append(Repo(repo_type="space", repo_id=self.space.repo_id))
         return repos
-
-
-def at_home(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same config with its relative paths made absolute from the config file's folder, `~` too: a worker runs elsewhere."""
-    found = dict(config)
-    for section, names in RELATIVE_PATHS.items():
-        if isinstance(found.get(section), dict):
-            paths = {name: found[section].get(name) for name in names}
-            found[section] = found[section] | {name: _absolute(value, folder) for name, value in paths.items() if isinstance(value, str)}
-    return found
-
-
-RELATIVE_PATHS = {"data": ("source", "code"), "train": ("code",)}
-
-
-def _absolute(value: str, folder: Path) -> str:
-    if "://" in value or "\0" in value or Path(value).is_absolute():
-        return value
-    try:
-        return str((folder / Path(value).expanduser()).resolve())
-    except RuntimeError:  # ~somebody, who isn't here: then it is a file's name
-        return str((folder / value).resolve())

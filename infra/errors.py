@@ -22,6 +22,8 @@ from typing import ClassVar
 
 from infra.failure_kinds import RESPONSES, FailureKind, Response
 
+PARAMETERS_REFUSED = "Flow run received invalid parameters:"  # Prefect 3.9.1's word
+
 
 class SpaceportError(Exception):
     """The root of the tree. `kind` decides what happens next: retry, wait, or tell a person; infra/failure_kinds.py has the table."""
@@ -138,7 +140,10 @@ def described(error: BaseException) -> str:
 
 
 def failure_of(described_failure: str) -> SpaceportError:
-    """The error that `described` wrote; what nobody described is a Bug."""
+    """The error that `described` wrote; what nobody described is a Bug, but for parameters that Prefect refused: no flow was there to describe those."""
+    _, refused, fields = described_failure.partition(PARAMETERS_REFUSED)
+    if refused:
+        return BadInput(f"{'; '.join(field.strip() for field in fields.replace('Value error, ', '').split(' - ') if field.strip())}. Mend it there.")
     kind, _, message = described_failure.partition(": ")
     found = next((error_type for error_type in error_types() if error_type.kind == kind), None)
     return found(message) if found else Bug(described_failure)

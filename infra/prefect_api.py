@@ -10,22 +10,29 @@ import contextlib
 import http.client
 import json
 import random
+import re
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from infra.errors import BadInput, Conflict, SpaceportError, Unauthorized, Unhealthy
-from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 BUSY_PAUSE_SECONDS, BUSY_PATIENCE = (0.05, 0.3), 10  # a pause lies between these; how many times the patience with an absent server
 LATE_REPORT_SECONDS = 30.0
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+
+_INVALID = re.compile(
+    r"Validation failed for field '(?P<field>[^']+)'\. Failure reason: (?P<reason>.+?)\.?\"?}?$"
+)  # what a deployment's schema says of parameters
 
 
 class PrefectApi:
@@ -35,8 +42,10 @@ class PrefectApi:
         self.url, self._auth, self.patience_seconds = url.rstrip("/"), auth, patience_seconds
 
     @classmethod
-    def from_settings(cls, settings: Settings | None = None, patience_seconds: float = 30.0) -> Self:
+    def from_settings(cls, settings: "Settings | None" = None, patience_seconds: float = 30.0) -> Self:
         """The server of the environment's `PREFECT_API_URL` and `PREFECT_API_AUTH_STRING`."""
+        from infra.settings import Settings  # a runner of GitHub Actions has no pydantic
+
         found = settings or Settings()
         if not found.prefect_api_url:
             raise BadInput("PREFECT_API_URL is not set and no local stack runs. Set it, or start one with `spaceport up`.")
@@ -205,7 +214,9 @@ def _translated(status: int, said: str, doing: str) -> SpaceportError:
         case 401 | 403:
             return Unauthorized(f"{doing}: the Prefect server wants another credential. Set PREFECT_API_AUTH_STRING to its user:password.")
         case 404:
-            return BadInput(f"{doing}: the Prefect server has no such thing. Is the deployment there? `prefect deploy --all` makes them.")
+            return BadInput(f"{doing}: the Prefect server has no such thing. Is the deployment there? `make deploy` makes them.")
+        case 409 if wrong := _INVALID.search(said):
+            return BadInput(f"{wrong['field']}: {wrong['reason']}. Mend it there.")
         case 409:
             return Conflict(f"{doing}: {said}")
         case 408 | 425 | 429 | 500 | 502 | 503 | 504:

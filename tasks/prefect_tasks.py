@@ -26,10 +26,11 @@ from tasks.data_register import DataConfig, DataRegistered, data_register
 from tasks.data_report import render_data_report
 from tasks.gate import GateConfig, GateVerdict, gate
 from tasks.gate_page import headline_gate, numbers_of, render_gate
+from tasks.outcomes import ARTIFACT_KEY, StepOutcome
 from tasks.promote_model import promote, promote_by_hand, roll_back
 from tasks.publish_candidate import METRICS_FILE
 from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space, space_record
-from tasks.report import ARTIFACT_KEY, Ended, RunReport, StepOutcome, render_report
+from tasks.report import Ended, RunReport, render_report
 from tasks.serving_probe import Predictor, probe_rows, split_rows, texts_of
 from tasks.showing import show_markdown
 from tasks.training_child import trained_by_a_child

@@ -1,42 +1,14 @@
 """The report of a run: one value, written into the run page as Markdown and read back from there by the command line and CI."""
 
-import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field
 
-from infra.errors import BadInput, Bug, SpaceportError, described
+from infra.errors import Bug, SpaceportError, described
 from infra.failure_kinds import RESPONSES, FailureKind, on_call_link, what_was_done
 from infra.revisions import Frozen
-
-ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report", "progress", "training-run", "failure", "phases"
-StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
-StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
-RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
-EXIT_CODES: dict[RunOutcome, int] = {
-    "promoted": 0,
-    "rolled back": 0,
-    "unchanged": 0,
-    "started": 0,
-    "failed": 1,
-    "cancelled": 1,
-    "kept": 2,
-    "undecided": 2,
-    "unknown": 3,
-}
-HEADLINES: dict[RunOutcome, str] = {
-    "promoted": "Promoted: the new revision is live",
-    "rolled back": "Rolled back: the earlier revision is live, and no run promotes again what was taken back",
-    "kept": "Kept: the candidate is not better, nothing was changed",
-    "undecided": "Undecided: the test rows can't tell, nothing was changed",
-    "unchanged": "Unchanged: everything was already there",
-    "failed": "Failed",
-    "cancelled": "Cancelled",
-    "unknown": "Unknown: the server was lost",
-    "started": "Started",
-}
-_BEGIN, _END = "```json\n", "\n```"
+from tasks.outcomes import BEGIN, END, EXIT_CODES, HEADLINES, RunOutcome, StepName, StepOutcome, report_json
 
 
 class StepReport(Frozen):
@@ -108,7 +80,7 @@ def render_report(report: RunReport) -> str:
     lines += ["| step | outcome | revision | seconds |", "|---|---|---|---:|"]
     lines += [f"| {step.name} | {step.outcome} | {f'`{step.revision}`' if step.revision else ''} | {step.seconds:.1f} |" for step in report.steps]
     payload = report.model_dump_json(indent=1)
-    return "\n".join([*lines, "", "<details><summary>The same for programs</summary>", "", _BEGIN + payload + _END, "", "</details>", ""])
+    return "\n".join([*lines, "", "<details><summary>The same for programs</summary>", "", BEGIN + payload + END, "", "</details>", ""])
 
 
 def render_failure(failure: Failure) -> list[str]:
@@ -122,7 +94,4 @@ def render_failure(failure: Failure) -> list[str]:
 
 def parse_report(markdown: str) -> RunReport:
     """Read a report back. Raises BadInput when the text carries none."""
-    start = markdown.rfind(_BEGIN)
-    if start < 0:
-        raise BadInput("the run's report carries no JSON. Was it written by another version?")
-    return RunReport.model_validate(json.loads(markdown[start + len(_BEGIN) : markdown.index(_END, start)]))
+    return RunReport.model_validate(report_json(markdown))

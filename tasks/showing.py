@@ -10,7 +10,8 @@ from prefect.logging import get_run_logger
 from infra.compute.phases import PhaseClock, headline, render
 from infra.errors import SpaceportError
 from infra.prefect_api import PrefectApi
-from tasks.report import FAILURE_KEY, PHASES_KEY, Failure, render_failure
+from tasks.outcomes import FAILURE_KEY, PHASES_KEY
+from tasks.report import Failure, render_failure
 
 PAUSES_SECONDS = (1.0, 5.0, 30.0, 60.0)  # a server that is started again is there within a minute
 

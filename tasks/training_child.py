@@ -17,7 +17,7 @@ from infra.hub.step_records import StepRecord
 from infra.prefect_api import PrefectApi
 from infra.revisions import Repo
 from infra.settings import Settings
-from tasks.report import TRAINING_RUN_KEY
+from tasks.outcomes import TRAINING_RUN_KEY
 from tasks.showing import show_link
 
 SERVER_PATIENCE_SECONDS = 600.0

@@ -7,7 +7,7 @@ from typing import Any
 
 from infra.errors import SpaceportError
 from infra.prefect_api import PrefectApi
-from tasks.report import PROGRESS_KEY
+from tasks.outcomes import PROGRESS_KEY
 
 SHOW_SECONDS, LOG_SECONDS = 1.0, 10.0
 Facts = Mapping[str, float | int | str]

@@ -1,0 +1,47 @@
+"""How a run can end, in words and exit codes, and the report on its page as programs read it. Standard library only: CI's runner has nothing else."""
+
+import json
+from typing import Any, Literal
+
+from infra.errors import BadInput
+
+ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report", "progress", "training-run", "failure", "phases"
+StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
+StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
+RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
+EXIT_CODES: dict[RunOutcome, int] = {
+    "promoted": 0,
+    "rolled back": 0,
+    "unchanged": 0,
+    "started": 0,
+    "failed": 1,
+    "cancelled": 1,
+    "kept": 2,
+    "undecided": 2,
+    "unknown": 3,
+}
+HEADLINES: dict[RunOutcome, str] = {
+    "promoted": "Promoted: the new revision is live",
+    "rolled back": "Rolled back: the earlier revision is live, and no run promotes again what was taken back",
+    "kept": "Kept: the candidate is not better, nothing was changed",
+    "undecided": "Undecided: the test rows can't tell, nothing was changed",
+    "unchanged": "Unchanged: everything was already there",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+    "unknown": "Unknown: the server was lost",
+    "started": "Started",
+}
+BEGIN, END = "```json\n", "\n```"
+
+
+def report_json(markdown: str) -> dict[str, Any]:
+    """What a run's report says to programs. Raises BadInput when the text carries nothing of the kind."""
+    start = markdown.rfind(BEGIN)
+    if start < 0:
+        raise BadInput("the run's report carries no JSON. Was it written by another version?")
+    return dict(json.loads(markdown[start + len(BEGIN) : markdown.index(END, start)]))
+
+
+def for_people(markdown: str) -> str:
+    """The same report without what is for programs."""
+    return markdown.partition("<details>")[0].rstrip() + "\n"

@@ -1,0 +1,79 @@
+"""What CI's trigger reads and writes, without a server; tests/pipeline/test_ci.py has one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments import trigger
+from infra.actions import ActionsJob
+from infra.errors import BadInput
+from infra.settings import PROJECT
+
+CONFIG = """
+name = "words"
+[data]
+source = "../data/*.csv"
+transform = "clean:rows"
+[train]
+code = "../scripts"
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A team's repository, where a runner stands."""
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "words.toml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_runner_needs_nothing_installed(repository: Path) -> None:
+    """Python alone, without site-packages, reads the config, and says what is missing."""
+    command = [sys.executable, "-S", "-m", "deployments.trigger", "configs/words.toml"]
+    done = subprocess.run(command, cwd=repository, env={"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("spaceport: bad input: PREFECT_API_URL isn't set")
+
+
+def test_paths_are_those_of_the_repository(repository: Path) -> None:
+    """A worker has the repository, not the runner's folders; a transform lies beside its config."""
+    (repository / "big.toml").write_text('[train.args]\nepochs = 1\nday = 2026-11-26\n[data]\ncode = "/opt/ours"')
+    found = trigger.read_config([Path("configs/words.toml")], {})
+    assert (found["data"]["source"], found["train"]["code"], found["data"]["code"]) == ("data/*.csv", "scripts", "configs")
+    found = trigger.read_config([Path("configs/words.toml"), Path("big.toml")], {"train.args.epochs": "3", "data.source": "s3://bucket/rows.csv"})
+    assert (found["data"]["source"], found["data"]["code"], found["train"]["args"]) == ("s3://bucket/rows.csv", "/opt/ours", {"epochs": 3, "day": "2026-11-26"})
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("configs/none.toml", None, "no such file in this commit"),
+        ("configs/run.yaml", "name: words", "CI names a TOML file"),
+        ("/etc/run.toml", None, "CI names a TOML file"),
+        ("configs/bad.toml", "name = ", "not TOML"),
+        ("configs/out.toml", '[train]\ncode = "../../elsewhere"', "outside of the repository"),
+    ],
+)
+def test_what_ci_cant_send_is_said_before_anything_starts(repository: Path, file: str, text: str | None, said: str) -> None:
+    """One line, with the file."""
+    if text is not None:
+        (repository / file).write_text(text)
+    with pytest.raises(BadInput, match=said):
+        trigger.read_config([Path(file)], {})
+
+
+def test_the_page_shows_a_quoted_message_as_text() -> None:
+    """A message may quote a team's file: it makes no link, picture or tag on GitHub's page."""
+    report = {"outcome": "failed", "steps": [], "error": {"kind": "bad input", "message": "rows.csv: ![x](https://evil) <img src=x>\n# no"}}
+    page = trigger.page_of(report, None)
+    assert "\\!\\[x\\](https://evil) \\<img src=x\\> \\# no" in page and len(page.splitlines()) == 3
+
+
+def test_outputs_are_one_line_each(tmp_path: Path) -> None:
+    """A value with a line break would otherwise set another output."""
+    job = ActionsJob.here({"GITHUB_OUTPUT": str(tmp_path / "out"), "GITHUB_STEP_SUMMARY": str(tmp_path / "page"), "GITHUB_REPOSITORY": "acme/words"})
+    job.tell("## Done\n", outcome="failed\nrun_url=evil")
+    assert (tmp_path / "out").read_text() == "outcome=failed run_url=evil\n" and (tmp_path / "page").read_text() == "## Done\n"
+    assert job.repository_url == "https://github.com/acme/words" and ActionsJob.here({}) == ActionsJob()

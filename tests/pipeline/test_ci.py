@@ -1,0 +1,252 @@
+"""CI triggers, on a real stack: the runner has Python alone, the worker fetches the pushed commit, and the exit code is true."""
+
+import json
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.prefect_api import PrefectApi
+from infra.settings import PROJECT
+from tests.eventually import eventually
+from tests.pipeline.conftest import SLOW_MACHINE_SECONDS
+
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+if sys.argv[1] == "train":
+    told = json.loads(Path(os.environ["SPACEPORT_CONFIG"]).read_text())["args"]
+    if told.get("fails"):
+        sys.exit("the script gives up")
+    while told.get("until") and not Path(told["until"]).exists():
+        time.sleep(0.05)
+    output = Path(os.environ["SPACEPORT_OUTPUT"])
+    output.joinpath("model.json").write_text(json.dumps({"good": told["known"], "version": 1}))
+    output.joinpath("metrics.json").write_text(json.dumps({"words": len(told["known"])}))
+else:
+    import pyarrow.parquet as parquet
+    good, lines = json.loads(Path(os.environ["SPACEPORT_MODEL"], "model.json").read_text())["good"], []
+    for shard in sorted(Path(os.environ["SPACEPORT_DATA"], "data").glob(os.environ["SPACEPORT_SPLIT"] + "-*.parquet")):
+        for row in parquet.read_table(shard).to_pylist():
+            lines.append({"row_id": row["row_id"], "prediction": "good" if any(word in row["text"] for word in good) else "bad", "score": 0.9})
+    Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps(line) + "\\n" for line in lines))
+"""
+CONFIG = """
+name = "{name}"
+[data]
+repo_id = "acme/{name}-rows"
+source = "../data/rows.csv"
+test_share = 0.3
+[train]
+code = "../scripts"
+command = ["python", "script.py", "train"]
+predict.command = ["python", "script.py", "predict"]
+args.known = ["great"]
+[model]
+repo_id = "acme/{name}"
+"""
+AWAY = "from deployments import trigger; trigger.PATIENCE_SECONDS = 1; raise SystemExit(trigger.main())"
+ROWS = "text,label\n" + "".join(
+    f"{word} film number {n},{label}\n" for n in range(60) for word, label in (("great", "good"), ("fine", "good"), ("awful", "bad"), ("dull", "bad"))
+)
+
+
+class Team:
+    """A team's repository, what it pushes, and its CI."""
+
+    def __init__(self, spaceport: Any, folder: Path, name: str) -> None:
+        self.spaceport, self.name, self.checkout, self.origin = spaceport, name, folder / "checkout", folder / "origin.git"
+        git("init", "--quiet", "--bare", str(self.origin), at=folder)
+        git("clone", "--quiet", str(self.origin), str(self.checkout), at=folder)
+        for file, text in ((f"configs/{name}.toml", CONFIG.format(name=name)), ("scripts/script.py", SCRIPT), ("data/rows.csv", ROWS)):
+            (self.checkout / file).parent.mkdir(exist_ok=True)
+            (self.checkout / file).write_text(text)
+        self.config = f"configs/{name}.toml"
+
+    def push(self, message: str) -> str:
+        """Commit all and push; the SHA."""
+        git("add", ".", at=self.checkout)
+        git("commit", "--quiet", "--message", message, at=self.checkout)
+        git("push", "--quiet", "origin", "HEAD", at=self.checkout)
+        return git("rev-parse", "HEAD", at=self.checkout)
+
+    def job(self, run_id: str, **environment: str) -> dict[str, str]:
+        """The environment of a job for what was pushed last."""
+        where = {"PREFECT_API_URL": self.stack["prefect_api_url"], "PREFECT_API_AUTH_STRING": self.spaceport.key("prefect"), "PYTHONPATH": str(PROJECT)}
+        page = {"GITHUB_STEP_SUMMARY": str(self.checkout.parent / f"page-{run_id}.md"), "GITHUB_OUTPUT": str(self.checkout.parent / f"output-{run_id}")}
+        job = {"GITHUB_REPOSITORY": f"acme/{self.name}", "GITHUB_SHA": git("rev-parse", "HEAD", at=self.checkout), "GITHUB_RUN_ID": run_id}
+        return where | page | job | environment
+
+    def trigger(self, run_id: str, *words: str, **environment: str) -> tuple[int, dict[str, Any]]:
+        """CI's job on what was pushed last, with a Python without packages: exit code and report."""
+        command = [sys.executable, "-S", "-m", "deployments.trigger", self.config, "--repository", str(self.origin), "--json", *words]
+        done = subprocess.run(
+            command, cwd=self.checkout, env=self.job(run_id, **environment), capture_output=True, text=True, timeout=SLOW_MACHINE_SECONDS, check=False
+        )
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def page(self, run_id: str) -> str:
+        """What the job's page on GitHub shows."""
+        return Path(self.job(run_id)["GITHUB_STEP_SUMMARY"]).read_text()
+
+    @property
+    def stack(self) -> dict[str, Any]:
+        return dict(json.loads((self.spaceport.home / "stack.json").read_text()))
+
+    @property
+    def api(self) -> PrefectApi:
+        return PrefectApi(self.stack["prefect_api_url"], self.spaceport.key("prefect"))
+
+
+def git(*words: str, at: Path) -> str:
+    author = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *author, *words], cwd=at, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def team(spaceport: Any, tmp_path_factory: pytest.TempPathFactory) -> Team:
+    found = Team(spaceport, tmp_path_factory.mktemp("team"), "pushed")
+    found.push("first")
+    return found
+
+
+@pytest.fixture(scope="module")
+def first(team: Team) -> tuple[int, dict[str, Any]]:
+    """What the first push did."""
+    return team.trigger("1")
+
+
+def test_a_push_becomes_a_model_made_of_that_commit(team: Team, first: tuple[int, dict[str, Any]]) -> None:
+    """Exit code 0, the commit in what was published, and a page that says what is live."""
+    code, report = first
+    assert (code, report["outcome"]) == (0, "promoted")
+    shown = team.spaceport("show", f"acme/{team.name}")[1]
+    assert git("rev-parse", "HEAD", at=team.checkout) in json.dumps(shown)
+    page = team.page("1")
+    assert page.startswith("## Promoted") and report["live"]["model"] in page and report["flow_run"]["url"] in page
+    assert Path(team.job("1")["GITHUB_OUTPUT"]).read_text() == f"outcome=promoted\nrun_url={report['flow_run']['url']}\n"
+    assert team.spaceport.key("prefect") not in page + json.dumps(report)
+
+
+def test_the_same_by_hand_is_nothing_new(team: Team, first: tuple[int, dict[str, Any]]) -> None:
+    """A data scientist's own checkout of that commit has the same step keys as the worker's."""
+    assert team.spaceport("run", str(team.checkout / team.config))[1]["outcome"] == "unchanged"
+
+
+def test_a_rerun_of_a_job_attaches_and_another_push_is_another_run(team: Team, first: tuple[int, dict[str, Any]]) -> None:
+    """Re-run keeps the run's id; the schedule on an unchanged commit looks at the data again and finds nothing to do."""
+    assert team.trigger("1")[1]["flow_run"]["id"] == first[1]["flow_run"]["id"]
+    code, report = team.trigger("2")
+    assert (code, report["outcome"]) == (0, "unchanged") and report["flow_run"]["id"] != first[1]["flow_run"]["id"]
+
+
+def test_the_script_that_was_pushed_is_the_one_that_trains(team: Team, first: tuple[int, dict[str, Any]]) -> None:
+    """An edit that isn't pushed changes nothing; pushed, it retrains. Exit code 2 where the gate keeps the candidate."""
+    script = team.checkout / "scripts" / "script.py"
+    script.write_text(SCRIPT.replace('"version": 1', '"version": 2'))
+    assert team.trigger("3")[1]["outcome"] == "unchanged"
+    team.push("second")
+    code, report = team.trigger("4")
+    steps = {step["name"]: step["outcome"] for step in report["steps"]}
+    assert code == 2 and report["outcome"] in {"kept", "undecided"}
+    assert (steps["data_register"], steps["train_model"]) == ("reused", "published")
+
+
+def test_a_failed_step_and_a_mistake_in_the_config_are_exit_code_1(team: Team, first: tuple[int, dict[str, Any]]) -> None:
+    """With the kind and the reason on the job's page; the mistake starts no run."""
+    code, report = team.trigger("5", "--train.args.fails", "true")
+    assert (code, report["outcome"]) == (1, "failed") and "gives up" in team.page("5")
+    code, report = team.trigger("6", "--train.max_hour", "3")
+    assert (code, report["flow_run"], report["error"]["kind"]) == (1, None, "bad input") and "max_hour" in team.page("6")
+    code, report = team.trigger("10", "--dataset", f"datasets/acme/rows@{'d' * 40}")
+    assert (code, report["error"]["kind"]) == (1, "bad input") and "exactly one of data" in team.page("10")
+    code, report = team.trigger("7", GITHUB_SHA="e" * 40)
+    assert (code, report["error"]["kind"]) == (1, "bad input") and "no such commit" in team.page("7")
+
+
+def test_a_cancelled_run_is_exit_code_1_and_a_rerun_starts_it_again(team: Team, first: tuple[int, dict[str, Any]], tmp_path: Path) -> None:
+    """Somebody cancels it in the UI while CI waits; "Re-run" goes on in the same run."""
+    waits = ["--train.args.until", str(tmp_path / "go")]
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(team.trigger, "8", *waits)
+        run = eventually(lambda: next((run for run in team.api.find_runs(tag="ci", states=["RUNNING"])), None))
+        eventually(lambda: "train_model" in [task["name"] for task in team.api.task_runs(run["id"])])
+        team.api.cancel_run(run["id"])
+        code, report = waiting.result()
+    assert (code, report["outcome"], report["flow_run"]["id"]) == (1, "cancelled", run["id"])
+    (tmp_path / "go").touch()
+    code, report = team.trigger("8", *waits)
+    assert code in {0, 2} and report["flow_run"]["id"] == run["id"]
+
+
+def test_a_server_that_is_away_is_waited_for_and_then_unknown(team: Team) -> None:
+    """Kind unknown, exit code 3 only when a run was started; before that nothing was, and that is said."""
+    command = [sys.executable, "-S", "-c", AWAY, team.config, "--repository", str(team.origin), "--json"]
+    job = team.job("9", PREFECT_API_URL="http://127.0.0.1:9/api")
+    done = subprocess.run(command, cwd=team.checkout, env=job, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and json.loads(done.stdout)["error"]["kind"] == "unhealthy"
+
+
+HOOK = """#!{bash}
+# What GitHub does with a push: the workflow of the pushed commit, in a fresh checkout.
+set -euo pipefail
+unset GIT_DIR
+while read -r _ sha ref; do
+  git clone --quiet {origin} {runner}/$sha
+  cd {runner}/$sha
+  git checkout --quiet $sha
+  ln -s {project}/.venv .venv
+  {act} push -W .github/workflows/pipeline.yml -P ubuntu-latest=-self-hosted --secret-file {secrets} --var-file {variables} \\
+    > {runner}/$sha.log 2>&1 && code=0 || code=$?
+  echo $code > {runner}/$sha.code
+done
+"""
+
+
+@pytest.fixture
+def github(team: Team, tmp_path: Path) -> Path:
+    """The bare repository runs the project's own workflows at each push; the folder with their logs and exit codes."""
+    for name in (".github", "deployments", "flows", "tasks", "infra", "Makefile", "pyproject.toml", "uv.lock", "prefect.yaml"):
+        copied = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
+        copied(PROJECT / name, team.checkout / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if copied is shutil.copytree else {}))
+    (tmp_path / "secrets").write_text(f"PREFECT_API_AUTH_STRING={team.spaceport.key('prefect')}\n")
+    configs = json.dumps([team.config])
+    (tmp_path / "variables").write_text(f"PREFECT_API_URL={team.api.url}\nSPACEPORT_REPOSITORY={team.origin}\nSPACEPORT_CONFIGS='{configs}'\n")
+    places = {"origin": team.origin, "runner": tmp_path, "project": PROJECT, "secrets": tmp_path / "secrets", "variables": tmp_path / "variables"}
+    hook = team.origin / "hooks" / "post-receive"
+    hook.write_text(HOOK.format(bash=shutil.which("bash"), act=Path(sys.executable).with_name("act"), **places))
+    hook.chmod(0o755)
+    return tmp_path
+
+
+def test_a_push_runs_the_real_workflows_to_a_new_model(team: Team, first: tuple[int, dict[str, Any]], github: Path) -> None:
+    """From git push, by the project's own workflow files, to what is live; the secret is in no log, and a run that fails makes the job red."""
+    config = team.checkout / team.config
+    config.write_text(config.read_text().replace('["great"]', '["great", "fine"]'))
+    sha = team.push("another model")
+    log = (github / f"{sha}.log").read_text()
+    assert (github / f"{sha}.code").read_text().strip() == "0", log
+    assert "pipeline/process" in log and team.spaceport.key("prefect").partition(":")[2] not in log
+    assert sha in json.dumps(team.spaceport("show", f"acme/{team.name}")[1])
+    config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
+    sha = team.push("a script that gives up")
+    assert (github / f"{sha}.code").read_text().strip() == "1" and "gives up" in (github / f"{sha}.log").read_text()
+
+
+def test_a_deploy_keeps_what_people_chose(team: Team) -> None:
+    """A schedule and job variables that somebody set in the UI outlive each push."""
+    path = f"/deployments/{team.api.deployment_id('pipeline/process')}"
+    before = team.api.call("GET", path)
+    team.api.call("POST", f"{path}/schedules", [{"schedule": {"cron": "0 4 * * *"}, "active": False}])
+    team.api.call("PATCH", path, {"job_variables": before["job_variables"] | {"env": {"CHOSEN": "1"}}})
+    environment = team.spaceport.environment | team.job("deploy")
+    subprocess.run([sys.executable, "-m", "deployments.registry"], env=environment, cwd="/", check=True, capture_output=True)
+    after = team.api.call("GET", path)
+    assert [schedule["schedule"]["cron"] for schedule in after["schedules"]] == ["0 4 * * *"]
+    assert after["job_variables"] == before["job_variables"] | {"env": {"CHOSEN": "1"}} and after["version"]
+    team.api.call("PATCH", path, {"job_variables": before["job_variables"], "schedules": []})
