@@ -12,7 +12,7 @@ from deployments.following import follow
 from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
 from deployments.local_targets import OWN_PROCESSES
-from deployments.starting import start_pipeline
+from deployments.starting import start_or_attach
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput
@@ -68,7 +68,7 @@ def run(
     _have_worker(config)
     api = PrefectApi.from_settings(settings)
     parameters = {"config": config.model_dump(mode="json"), "git_commit": git_commit(files[0].resolve().parent) if files else None}
-    triggered = start_pipeline(api, parameters, key or str(uuid.uuid4()), config.name)
+    triggered = start_or_attach(api, parameters, key or str(uuid.uuid4()), config.name)
     if detach:
         return ended(triggered, RunReport(outcome="started"), json)
     say(f"run     {triggered['name']}   {triggered['url']}")

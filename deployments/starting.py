@@ -6,13 +6,15 @@ from typing import Any
 
 from infra.prefect_api import PrefectApi
 
-PIPELINE = "pipeline/process"
+PIPELINE, PROPOSAL = "pipeline/process", "proposal/process"
 BADLY_ENDED = frozenset({"FAILED", "CRASHED", "CANCELLED"})
 
 
-def start_pipeline(api: PrefectApi, parameters: Mapping[str, Any], key: str, name: str, tags: Sequence[str] = ()) -> dict[str, str]:
+def start_or_attach(
+    api: PrefectApi, parameters: Mapping[str, Any], key: str, name: str, tags: Sequence[str] = (), deployment: str = PIPELINE
+) -> dict[str, str]:
     """The run as `id`, `name`, `url`, `key`; one that ended badly is started again in place."""
-    created = api.create_run(PIPELINE, parameters, idempotency_key=key, name=f"{name} {secrets.token_hex(2)}", tags=["spaceport", *tags])
+    created = api.create_run(deployment, parameters, idempotency_key=key, name=f"{name} {secrets.token_hex(2)}", tags=["spaceport", *tags])
     if created["state"]["type"] in BADLY_ENDED:
         api.retry_run(created["id"], "triggered again with the same key")
     return {"id": created["id"], "name": created["name"], "url": api.run_url(created["id"]), "key": key}

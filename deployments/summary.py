@@ -11,11 +11,10 @@ from tasks.outcomes import HEADLINES
 from tasks.report import RunReport
 
 if TYPE_CHECKING:
-    from flows.estimating import Estimate
     from flows.planning import Plan
     from tasks.check import CheckReport
 
-COLOURS = {"promoted": "green", "rolled back": "green", "unchanged": "green", "started": "green", "kept": "yellow", "undecided": "yellow"}
+COLOURS = {"promoted": "green", "rolled back": "green", "unchanged": "green", "started": "green", "planned": "green", "kept": "yellow", "undecided": "yellow"}
 
 
 def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
@@ -64,15 +63,8 @@ def print_plan(plan: "Plan") -> None:
         return
     console.print(f"{plan.commits} commit{'' if plan.commits == 1 else 's'} to make at most")
     if plan.training:
-        console.print(f"training {_cost(plan.training)}", markup=False, soft_wrap=True)
+        console.print(f"training {plan.training.in_words}", markup=False, soft_wrap=True)
         console.print(", ".join(f"{name} = {value}" for name, value in plan.resolved.items()), style="dim", markup=False, soft_wrap=True)
-
-
-def _cost(training: "Estimate") -> str:
-    if training.minutes is None:
-        return f"takes an unknown time: {training.basis}"
-    price = "a price that nobody names (give the pool usd_per_hour)" if training.usd is None else f"{training.usd:.2f} USD"
-    return f"takes about {training.minutes:g} min and {price}: {training.basis}"
 
 
 def print_check(report: "CheckReport") -> None:

@@ -20,6 +20,14 @@ class Estimate(Frozen):
     usd: float | None = None
     basis: str = "no training of this model has left a receipt yet"
 
+    @property
+    def in_words(self) -> str:
+        """For a plan's line."""
+        if self.minutes is None:
+            return f"takes an unknown time: {self.basis}"
+        price = "a price that nobody names (give the pool usd_per_hour)" if self.usd is None else f"{self.usd:.2f} USD"
+        return f"takes about {self.minutes:g} min and {price}: {self.basis}"
+
 
 def estimate_training(config: RunConfig, dataset: DatasetRevision | None, hub: HubClient) -> Estimate:
     """As long as the live model's training took, in proportion to rows and epochs where both are known. `dataset` None: one that isn't made yet."""

@@ -13,14 +13,21 @@ from tasks.outcomes import HEADLINES, RunOutcome, StepName
 from tasks.prefect_tasks import show_report
 from tasks.report import Ended, Failure, Live, RunReport, StepReport
 
-STATE_NAMES: dict[RunOutcome, str] = {"promoted": "Promoted", "rolled back": "RolledBack", "kept": "Kept", "undecided": "Undecided", "unchanged": "Unchanged"}
+STATE_NAMES: dict[RunOutcome, str] = {
+    "promoted": "Promoted",
+    "rolled back": "RolledBack",
+    "kept": "Kept",
+    "undecided": "Undecided",
+    "unchanged": "Unchanged",
+    "planned": "Planned",
+}
 
 
 class Journal:
-    """What happened so far in one run. `moved`: what the run is called when it published something."""
+    """What happened so far in one run. `moved` and `unmoved`: what the run is called when it published something, and when it didn't."""
 
-    def __init__(self, moved: RunOutcome = "promoted") -> None:
-        self.moved = moved
+    def __init__(self, moved: RunOutcome = "promoted", unmoved: RunOutcome = "unchanged") -> None:
+        self.moved, self.unmoved = moved, unmoved
         self.steps: list[StepReport] = []
         self.live = Live()
         self.numbers: dict[str, str] = {}
@@ -67,7 +74,7 @@ class Journal:
     def _outcome(self) -> RunOutcome:
         if self.decision != "promote":
             return "kept" if self.decision == "keep" else "undecided"
-        return self.moved if any(step.outcome == "published" for step in self.steps) else "unchanged"
+        return self.moved if any(step.outcome == "published" for step in self.steps) else self.unmoved
 
 
 def _in_a_line(report: RunReport) -> str:

@@ -8,12 +8,13 @@ from infra.errors import BadInput
 ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report", "progress", "training-run", "failure", "phases"
 StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
-RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started"]
+RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started", "planned"]
 EXIT_CODES: dict[RunOutcome, int] = {
     "promoted": 0,
     "rolled back": 0,
     "unchanged": 0,
     "started": 0,
+    "planned": 0,
     "failed": 1,
     "cancelled": 1,
     "kept": 2,
@@ -30,6 +31,7 @@ HEADLINES: dict[RunOutcome, str] = {
     "cancelled": "Cancelled",
     "unknown": "Unknown: the server was lost",
     "started": "Started",
+    "planned": "Planned: nothing stands in the way, and nothing was changed",
 }
 BEGIN, END = "```json\n", "\n```"
 

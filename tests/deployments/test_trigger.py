@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import trigger
+from deployments import committed, pages, pull_request
 from infra.actions import ActionsJob
 from infra.errors import BadInput
 from infra.settings import PROJECT
@@ -32,7 +32,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_runner_needs_nothing_installed(repository: Path) -> None:
     """Python alone, without site-packages, reads the config, and says what is missing."""
-    command = [sys.executable, "-S", "-m", "deployments.trigger", "configs/words.toml"]
+    command = [sys.executable, "-S", "-m", "deployments.trigger", "configs/words.toml", "--repository", "/srv/words.git", "--commit", "c" * 40]
     done = subprocess.run(command, cwd=repository, env={"PYTHONPATH": str(PROJECT)}, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.startswith("spaceport: bad input: PREFECT_API_URL isn't set")
 
@@ -40,9 +40,9 @@ def test_a_runner_needs_nothing_installed(repository: Path) -> None:
 def test_paths_are_those_of_the_repository(repository: Path) -> None:
     """A worker has the repository, not the runner's folders; a transform lies beside its config."""
     (repository / "big.toml").write_text('[train.args]\nepochs = 1\nday = 2026-11-26\n[data]\ncode = "/opt/ours"')
-    found = trigger.read_config([Path("configs/words.toml")], {})
+    found = committed.read_config([Path("configs/words.toml")], {})
     assert (found["data"]["source"], found["train"]["code"], found["data"]["code"]) == ("data/*.csv", "scripts", "configs")
-    found = trigger.read_config([Path("configs/words.toml"), Path("big.toml")], {"train.args.epochs": "3", "data.source": "s3://bucket/rows.csv"})
+    found = committed.read_config([Path("configs/words.toml"), Path("big.toml")], {"train.args.epochs": "3", "data.source": "s3://bucket/rows.csv"})
     assert (found["data"]["source"], found["data"]["code"], found["train"]["args"]) == ("s3://bucket/rows.csv", "/opt/ours", {"epochs": 3, "day": "2026-11-26"})
 
 
@@ -61,14 +61,42 @@ def test_what_ci_cant_send_is_said_before_anything_starts(repository: Path, file
     if text is not None:
         (repository / file).write_text(text)
     with pytest.raises(BadInput, match=said):
-        trigger.read_config([Path(file)], {})
+        committed.read_config([Path(file)], {})
 
 
 def test_the_page_shows_a_quoted_message_as_text() -> None:
     """A message may quote a team's file: it makes no link, picture or tag on GitHub's page."""
     report = {"outcome": "failed", "steps": [], "error": {"kind": "bad input", "message": "rows.csv: ![x](https://evil) <img src=x>\n# no"}}
-    page = trigger.page_of(report, None)
+    page = pages.page_of(report, None)
     assert "\\!\\[x\\](https://evil) \\<img src=x\\> \\# no" in page and len(page.splitlines()) == 3
+
+
+def test_a_forks_config_is_read_and_nothing_more(repository: Path) -> None:
+    """Without a secret the job still has an answer: what is wrong, or who can go on."""
+    job = {"GITHUB_REPOSITORY": "acme/words", "GITHUB_SHA": "c" * 40, "GITHUB_STEP_SUMMARY": str(repository / "page")}
+    assert pull_request.main(["configs/words.toml", "--read"], job) == 0
+    assert "can be read" in (repository / "page").read_text() and "Somebody of the team" in (repository / "page").read_text()
+    (repository / "configs" / "words.toml").write_text("name = ")
+    assert pull_request.main(["configs/words.toml", "--read"], job) == 1 and "not TOML" in (repository / "page").read_text()
+
+
+def test_a_preview_touches_nothing_of_the_real_thing() -> None:
+    """Repositories of its own, few rows, this machine, no Space; a config without raw rows has none."""
+    config = {
+        "name": "words",
+        "target": "ec2",
+        "data": {"repo_id": "a/rows", "sample_rows": 5000},
+        "model": {"repo_id": "a/words"},
+        "space": {"repo_id": "a/s"},
+    }
+    found = committed.preview_of(config)
+    assert found == {
+        "name": "words preview",
+        "target": "process",
+        "data": {"repo_id": "a/rows-preview", "sample_rows": 200},
+        "model": {"repo_id": "a/words-preview"},
+    }
+    assert committed.preview_of({"dataset": "datasets/a/b@c"}) is None
 
 
 def test_outputs_are_one_line_each(tmp_path: Path) -> None:

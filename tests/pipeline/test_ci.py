@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from infra.prefect_api import PrefectApi
 from infra.settings import PROJECT
 from tests.eventually import eventually
+from tests.github_api.server import TOKEN, Forge, running_forge
 from tests.pipeline.conftest import SLOW_MACHINE_SECONDS
 
 SCRIPT = """
@@ -49,7 +51,7 @@ args.known = ["great"]
 [model]
 repo_id = "acme/{name}"
 """
-AWAY = "from deployments import trigger; trigger.PATIENCE_SECONDS = 1; raise SystemExit(trigger.main())"
+AWAY = "from deployments import committed, trigger; committed.PATIENCE_SECONDS = 1; raise SystemExit(trigger.main())"
 ROWS = "text,label\n" + "".join(
     f"{word} film number {n},{label}\n" for n in range(60) for word, label in (("great", "good"), ("fine", "good"), ("awful", "bad"), ("dull", "bad"))
 )
@@ -192,6 +194,54 @@ def test_a_server_that_is_away_is_waited_for_and_then_unknown(team: Team) -> Non
     assert done.returncode == 1 and json.loads(done.stdout)["error"]["kind"] == "unhealthy"
 
 
+@pytest.fixture
+def forge() -> Iterator[Forge]:
+    with running_forge() as found:
+        yield found
+
+
+def proposed(team: Team, forge: Forge, run_id: str, *words: str) -> int:
+    """What pull-request.yml does for what was pushed last; the exit code."""
+    command = [sys.executable, "-S", "-m", "deployments.pull_request", team.config, "--repository", str(team.origin), *words]
+    job = team.job(run_id, GITHUB_TOKEN=TOKEN, GITHUB_API_URL=forge.url, PULL_REQUEST="7")
+    return subprocess.run(command, cwd=team.checkout, env=job, capture_output=True, text=True, timeout=SLOW_MACHINE_SECONDS, check=False).returncode
+
+
+def test_a_pull_request_is_told_what_would_happen(team: Team, first: tuple[int, dict[str, Any]], forge: Forge) -> None:
+    """One comment, edited by the next push: what would run and why, and how few rows do; what is live stays as it is, and the status is true."""
+    live = team.spaceport("show", f"acme/{team.name}")[1]["revision"]
+    git("checkout", "--quiet", "-b", "better", at=team.checkout)
+    config = team.checkout / team.config
+    config.write_text(config.read_text().replace('["great"]', '["great", "fine", "new"]'))
+    sha = team.push("know more words")
+    assert proposed(team, forge, "20") == 0
+    (comment,) = forge.comments
+    said = comment["body"]
+    assert f"at {sha[:8]}" in said and "train_model: **run: " in said and "args.known" in said and "## A run on 200 rows works" in said and "accuracy" in said
+    assert {status["sha"] for status in forge.statuses} == {sha} and forge.statuses[-1]["state"] == "success"
+    assert team.spaceport("show", f"acme/{team.name}")[1]["revision"] == live
+    config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
+    sha = team.push("a script that gives up")
+    assert proposed(team, forge, "21") == 1
+    (comment,) = forge.comments
+    assert f"at {sha[:8]}" in comment["body"] and "gives up" in comment["body"] and forge.statuses[-1]["state"] == "failure" and forge.refused == []
+    git("checkout", "--quiet", "-", at=team.checkout)
+
+
+def test_a_promoted_revision_is_a_deployment_of_its_commit(team: Team, first: tuple[int, dict[str, Any]], forge: Forge) -> None:
+    """The repository's page on GitHub says which revision is live; a GitHub that refuses it is no failure of the run."""
+    config = team.checkout / team.config
+    config.write_text(config.read_text().replace('["great"]', '["great", "fine"]'))
+    team.push("another model")
+    assert team.trigger("22", GITHUB_TOKEN="wrong", GITHUB_API_URL=forge.url)[0] == 0 and forge.deployments == []
+    config.write_text(config.read_text().replace('["great", "fine"]', '["great", "fine", "dog"]') + "[gate]\nmargin = 0.9\n")
+    sha = team.push("a third")
+    code, report = team.trigger("23", GITHUB_TOKEN=TOKEN, GITHUB_API_URL=forge.url)
+    assert (code, report["outcome"]) == (0, "promoted")
+    (made,) = forge.deployments
+    assert (made["ref"], made["environment"], made["status"]["description"]) == (sha, f"acme/{team.name}", report["live"]["model"])
+
+
 HOOK = """#!{bash}
 # What GitHub does with a push: the workflow of the pushed commit, in a fresh checkout.
 set -euo pipefail
@@ -227,7 +277,7 @@ def github(team: Team, tmp_path: Path) -> Path:
 def test_a_push_runs_the_real_workflows_to_a_new_model(team: Team, first: tuple[int, dict[str, Any]], github: Path) -> None:
     """From git push, by the project's own workflow files, to what is live; the secret is in no log, and a run that fails makes the job red."""
     config = team.checkout / team.config
-    config.write_text(config.read_text().replace('["great"]', '["great", "fine"]'))
+    config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "movie"]') + "[gate]\nmargin = 0.9\n")
     sha = team.push("another model")
     log = (github / f"{sha}.log").read_text()
     assert (github / f"{sha}.code").read_text().strip() == "0", log

@@ -1,0 +1,101 @@
+"""What CI asks for: a run config as one commit of a repository has it. Standard library only."""
+
+import json
+import posixpath
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deployments.words import split_words
+from flows.layers import flag_layer, merge, with_paths, with_transform
+from infra.actions import ActionsJob
+from infra.errors import BadInput
+from infra.prefect_api import PrefectApi
+
+PATIENCE_SECONDS = 600.0
+OPTIONS = ("repository", "commit", "key")
+PREVIEW, PREVIEW_ROWS = "preview", 200
+
+
+class Asked(NamedTuple):
+    """A config, and the commit whose files its relative paths mean."""
+
+    config: dict[str, Any]
+    repository: str
+    commit: str
+    key: str
+    file: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of a run."""
+        return {"config": self.config, "git_commit": self.commit, "repository": self.repository}
+
+    @property
+    def title(self) -> str:
+        """What its run is called."""
+        return f"{self.config.get('name', 'pipeline')} {self.commit[:8]}"
+
+
+def asked_for(words: Sequence[str], job: ActionsJob) -> Asked:
+    """What a command line asks for; what it doesn't say is the job's own. Raises BadInput."""
+    files, flags = split_words(words)
+    options = {name: flags.get(name, "") for name in OPTIONS}
+    config = read_config(files, {name: value for name, value in flags.items() if name not in OPTIONS})
+    commit, repository = options["commit"] or job.commit, options["repository"] or job.repository_url
+    if not commit or not repository:
+        raise BadInput("which commit of which repository? Outside of GitHub Actions say --repository URL --commit SHA.")
+    key = options["key"] or ":".join([job.repository or repository, commit, *map(str, files), job.run_id])
+    return Asked(config, repository, commit, key, str(files[0]))
+
+
+def read_config(files: Sequence[Path], flags: Mapping[str, str]) -> dict[str, Any]:
+    """Files and flags merged, with the paths in them as the repository's root sees them; the server looks at the fields themselves."""
+    if not files:
+        raise BadInput("which run config? Name one, for example configs/movie_reviews.toml.")
+    merged: dict[str, Any] = {}
+    for file in files:
+        folder = posixpath.dirname(file.as_posix())
+        found = with_paths(_table(file), lambda value, folder=folder: _from_root(value, folder))  # type: ignore[misc]
+        merged = merge(merged, with_transform(found, folder or "."))
+    for name, value in flags.items():
+        merged = merge(merged, with_paths(flag_layer(name, value), lambda value: _from_root(value, "")))
+    return dict(json.loads(json.dumps(merged, default=str)))
+
+
+def preview_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same on few rows, into repositories of its own, on the worker's machine, without a Space; None where the config names a dataset revision."""
+    if not isinstance(config.get("data"), dict):
+        return None
+    apart = {section: {**config[section], "repo_id": f"{config[section].get('repo_id')}-{PREVIEW}"} for section in ("data", "model") if section in config}
+    rows = {"sample_rows": min(PREVIEW_ROWS, config["data"].get("sample_rows") or PREVIEW_ROWS)}
+    name = {"name": f"{config.get('name', '')} {PREVIEW}".strip(), "target": "process"}
+    return {section: value for section, value in config.items() if section != "space"} | apart | {"data": apart["data"] | rows} | name
+
+
+def server(environment: Mapping[str, str]) -> PrefectApi:
+    """The Prefect server of a job."""
+    url = environment.get("PREFECT_API_URL")
+    if not url:
+        raise BadInput("PREFECT_API_URL isn't set. Give it to the job as a variable of the repository, and PREFECT_API_AUTH_STRING as a secret.")
+    return PrefectApi(url, environment.get("PREFECT_API_AUTH_STRING") or None, PATIENCE_SECONDS)
+
+
+def _table(file: Path) -> dict[str, Any]:
+    if file.is_absolute() or file.suffix != ".toml":
+        raise BadInput(f"{file}: CI names a TOML file of the repository, by its path from the root: configs/movie_reviews.toml.")
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise BadInput(f"{file}: no such file in this commit.") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file}: not TOML: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
+
+
+def _from_root(value: str, folder: str) -> str:
+    """A relative path as the repository's root sees it; the home folder is the worker's."""
+    found = value if value.startswith("~") else posixpath.normpath(posixpath.join(folder, value))
+    if found == ".." or found.startswith("../"):
+        raise BadInput(f"{value!r} lies outside of the repository, and a worker has only that. Move it in, or name s3://… or hf://….")
+    return found
