@@ -94,6 +94,9 @@ def _show_live(live: Live) -> None:
     if space:
         said = f"{space.stage}, serves {space.serves[-40:][:SHORT_SHA]}" if space.serves else f"{space.stage}, its app doesn't say what it serves"
         lines.append(("", "space", space.url, f"{said}, pins {(space.pins or 'nothing')[-40:][:SHORT_SHA]}"))
+    if (endpoint := found.endpoint) is not None:
+        price = f", {endpoint.usd_per_hour:g} USD an hour and replica" if endpoint.usd_per_hour is not None else ""
+        lines.append(("", "endpoint", endpoint.url or endpoint.name, f"{endpoint.stage}, at {endpoint.serves[-40:][:SHORT_SHA]}{price}"))
     if found.rejected:
         lines.append(
             (

@@ -28,11 +28,13 @@ def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
     if report.steps:
         console.print(_steps(report))
     dataset = next((step.revision for step in report.steps if step.name == "data_register"), None)
-    for what, revision in (("dataset", dataset), ("model", report.live.model), ("space", report.live.space)):
+    for what, revision in (("dataset", dataset), ("model", report.live.model), ("space", report.live.space), ("serves", report.live.endpoint)):
         if revision:
             console.print(f"{what:<8}{revision}", markup=False, soft_wrap=True)
     if report.live.space_url:
         console.print(f"live    {report.live.space_url}", style="bold", markup=False, soft_wrap=True)
+    if report.live.endpoint_url:
+        console.print(f"live    {report.live.endpoint_url}", style="bold", markup=False, soft_wrap=True)
     if flow_run:
         console.print(f"run     {flow_run['url']}", markup=False, soft_wrap=True)
 

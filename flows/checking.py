@@ -25,6 +25,7 @@ from tasks.check import (
 )
 from tasks.data.sample import sample_check
 from tasks.data_register import DataConfig
+from tasks.refresh_endpoint import check_endpoint
 from tasks.training.checks import check_checkpoint_store, check_script
 
 
@@ -56,6 +57,9 @@ def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]
     if config.space and "refresh_space" in busy:
         space = Repo(repo_type="space", repo_id=config.space.repo_id)
         findings.append(probe("space token", lambda: check_space_token(space, model, config.model.visibility, Settings().space_token, hub)))
+    if config.endpoint and "refresh_endpoint" in busy:
+        endpoint = config.endpoint
+        findings.append(probe("endpoint", lambda: check_endpoint(endpoint, hub)))
     return findings
 
 

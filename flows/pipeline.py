@@ -17,7 +17,7 @@ from infra.errors import Conflict
 from infra.hub.client import HubClient
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.gate import GateVerdict
-from tasks.prefect_tasks import check_task, data_register_task, gate_task, promote_model_task, refresh_space_task, train_model_task
+from tasks.prefect_tasks import check_task, data_register_task, gate_task, promote_model_task, refresh_endpoint_task, refresh_space_task, train_model_task
 from tasks.serving_probe import Predictor
 from tasks.train_model import Columns
 from tasks.training.carrying import packed
@@ -45,6 +45,7 @@ async def pipeline(config: RunConfig, git_commit: str | None = None, repository:
             candidate = await _candidate(journal, config, dataset, columns, git_commit)
             model = await _promoted(journal, config, dataset, candidate, predictor)
             await _space(journal, config, dataset, model, predictor)
+            await _endpoint(journal, config, dataset, model, predictor)
             journal.live = await asyncio.to_thread(what_is_live, config, hub)
     except Exception as error:  # whatever it is, the run ends in a true state with a report
         return await journal.close(error)
@@ -98,3 +99,8 @@ async def _space(journal: Journal, config: RunConfig, dataset: DatasetRevision, 
         journal.skip("refresh_space")
         return
     await journal.step("refresh_space", refresh_space_task, model, dataset, config.space, predictor)
+
+
+async def _endpoint(journal: Journal, config: RunConfig, dataset: DatasetRevision, model: ModelRevision | None, predictor: Predictor) -> None:
+    if config.endpoint and model:
+        await journal.step("refresh_endpoint", refresh_endpoint_task, model, dataset, config.endpoint, predictor)

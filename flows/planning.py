@@ -8,6 +8,7 @@ from flows.estimating import Estimate, estimate_training
 from flows.lineage import base_revision, columns_of, dataset_revision, resolved_config, training_record
 from flows.run_config import RunConfig
 from infra.hub.client import HubClient
+from infra.hub.inference_endpoint import InferenceEndpoint
 from infra.hub.ledger import Ledger, Published
 from infra.hub.live import Main, promoted_candidate, read_main
 from infra.hub.step_records import StepRecord, changed_inputs
@@ -17,6 +18,7 @@ from tasks.data_register import data_record, look_up
 from tasks.gate import settled
 from tasks.gate_statistics import Decision
 from tasks.outcomes import RunOutcome, StepName
+from tasks.refresh_endpoint import endpoint_record, is_served
 from tasks.refresh_space import space_record
 from tasks.report import Live, RunReport, StepReport
 from tasks.serving_probe import split_rows
@@ -115,7 +117,7 @@ def _plan_pointers(config: RunConfig, dataset: DatasetRevision, candidate: Model
         PlannedStep(name="gate", action="reuse", why="this candidate is live", revision=str(candidate), key=str(main.record.outputs.get("verdict"))),
         PlannedStep(name="promote_model", action="reuse", why="main holds it", revision=str(model), key=main.record.key),
     ]
-    return [*steps, _plan_space(config, dataset, model, hub)], "promote"
+    return [*steps, _plan_space(config, dataset, model, hub), *_plan_endpoint(config, model, hub)], "promote"
 
 
 def _plan_gate(config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, main: Main | None, hub: HubClient) -> tuple[list[PlannedStep], Decision]:
@@ -141,12 +143,23 @@ def _plan_space(config: RunConfig, dataset: DatasetRevision, model: ModelRevisio
     return _to_run("refresh_space", record, head)
 
 
+def _plan_endpoint(config: RunConfig, model: ModelRevision, hub: HubClient) -> list[PlannedStep]:
+    if config.endpoint is None:
+        return []
+    state, key = InferenceEndpoint(hub, config.endpoint.name).state(), endpoint_record(model, config.endpoint).key
+    if is_served(state, model, config.endpoint):
+        return [PlannedStep(name="refresh_endpoint", action="reuse", why="it serves this revision", key=key, revision=str(model))]
+    why = "there is none yet" if state is None else f"it is {state.stage} at {state.revision[:8]}"
+    return [PlannedStep(name="refresh_endpoint", action="run", why=why, key=key)]
+
+
 def _all_depend(config: RunConfig, on: str) -> list[PlannedStep]:
     steps = [PlannedStep(name="train_model", action="depends", why=on, commits=1), PlannedStep(name="gate", action="depends", why=on, commits=1)]
     steps.append(PlannedStep(name="promote_model", action="depends", why=on, commits=1))
+    endpoint = [PlannedStep(name="refresh_endpoint", action="depends", why=on)] if config.endpoint else []
     if config.space:
-        return [*steps, PlannedStep(name="refresh_space", action="depends", why=on, commits=1)]
-    return [*steps, PlannedStep(name="refresh_space", action="skip", why="the config names no Space")]
+        return [*steps, PlannedStep(name="refresh_space", action="depends", why=on, commits=1), *endpoint]
+    return [*steps, PlannedStep(name="refresh_space", action="skip", why="the config names no Space"), *endpoint]
 
 
 def _reused(name: StepName, found: Published) -> PlannedStep:

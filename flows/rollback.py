@@ -17,7 +17,7 @@ from flows.run_config import RunConfig
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from infra.revisions import DatasetRevision, ModelRevision
-from tasks.prefect_tasks import move_live_task, refresh_space_task
+from tasks.prefect_tasks import move_live_task, refresh_endpoint_task, refresh_space_task
 from tasks.serving_probe import Predictor
 
 
@@ -53,6 +53,8 @@ async def _move(back: bool, revision: str, instead_of: str | None, config: RunCo
                 await journal.step("refresh_space", refresh_space_task, model, serving.dataset, serving.config.space, serving.predictor)
             else:
                 journal.skip("refresh_space")
+            if serving and serving.config.endpoint:
+                await journal.step("refresh_endpoint", refresh_endpoint_task, model, serving.dataset, serving.config.endpoint, serving.predictor)
             journal.live = await asyncio.to_thread(what_is_live, serving.config, hub) if serving else journal.live.model_copy(update={"model": str(model)})
     except Exception as error:  # whatever it is, the run ends in a true state with a report
         return await journal.close(error)

@@ -10,6 +10,7 @@ from infra.revisions import DatasetRevision, Frozen, Repo
 from tasks.data_register import DataConfig
 from tasks.gate import GateConfig
 from tasks.publish_candidate import ModelConfig
+from tasks.refresh_endpoint import EndpointConfig
 from tasks.refresh_space import SpaceConfig
 from tasks.train_model import TrainConfig
 
@@ -47,6 +48,10 @@ class RunConfig(Frozen):
     model: ModelConfig = Field(title="Model", description="The model repository that candidates and promoted revisions go to.")
     gate: GateConfig = Field(default_factory=GateConfig, title="Gate", description="When a candidate is good enough to go live.")
     space: SpaceConfig | None = Field(None, title="Space", description="The Space that serves the model. Leave it out for none.")
+
+    endpoint: EndpointConfig | None = Field(
+        None, title="Inference Endpoint", description="The Inference Endpoint that serves the model. Leave it out for none."
+    )
 
     @model_validator(mode="after")
     def _one_source_of_rows(self) -> Self:

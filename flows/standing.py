@@ -5,6 +5,7 @@ from typing import Any
 from flows.run_config import RunConfig
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
+from infra.hub.inference_endpoint import ASLEEP, UP, InferenceEndpoint
 from infra.hub.ledger import Ledger
 from infra.hub.live import read_main, rejected_candidates
 from infra.hub.promotions import Promotion, candidate_record, live_promotion
@@ -24,6 +25,16 @@ class SpaceStanding(Frozen):
     serves: str | None
 
 
+class EndpointStanding(Frozen):
+    """An Inference Endpoint, by the service's word."""
+
+    name: str
+    url: str | None
+    stage: str
+    serves: str
+    usd_per_hour: float | None = None
+
+
 class Standing(Frozen):
     """What is live of one model. `problem`: what a person should look at."""
 
@@ -37,6 +48,7 @@ class Standing(Frozen):
     git_commit: str | None = None
     rejected: tuple[str, ...] = ()
     space: SpaceStanding | None = None
+    endpoint: EndpointStanding | None = None
     problem: str | None = None
 
 
@@ -48,13 +60,15 @@ def standing_of(config: RunConfig, hub: HubClient) -> Standing:
     except BadInput as error:  # a promotion that was squashed away
         live, problem = None, str(error)
     space, trouble = _space(config, hub)
-    known = {"name": config.name, "repo": config.model.repo_id, "space": space}
+    endpoint, more = _endpoint(config, hub)
+    trouble = trouble or more
+    known = {"name": config.name, "repo": config.model.repo_id, "space": space, "endpoint": endpoint}
     if live is None:
         main = None if problem else read_main(hub, repo)
         found = str(main.production) if main and main.production else None
         said = problem or trouble or ("what main holds isn't of spaceport" if found else None)
         return Standing(**known, model=found, problem=said)
-    return Standing(**known, **_told(hub, live), problem=trouble or _disagreement(live, space))
+    return Standing(**known, **_told(hub, live), problem=trouble or _disagreement(live, space) or _lag(live, endpoint))
 
 
 def _told(hub: HubClient, live: Promotion) -> dict[str, Any]:
@@ -88,6 +102,31 @@ def _space(config: RunConfig, hub: HubClient) -> tuple[SpaceStanding | None, str
     except SpaceportError as error:
         return None, str(error)
     return found, None
+
+
+def _endpoint(config: RunConfig, hub: HubClient) -> tuple[EndpointStanding | None, str | None]:
+    """The endpoint as it stands, and why it can't be asked."""
+    if config.endpoint is None:
+        return None, None
+    endpoint = InferenceEndpoint(hub, config.endpoint.name)
+    try:
+        state = endpoint.state()
+        price = endpoint.usd_per_hour(state.hardware) if state else None
+    except SpaceportError as error:
+        return None, str(error)
+    if state is None:
+        return None, None
+    serves = f"{state.repository}@{state.revision}"
+    return EndpointStanding(name=config.endpoint.name, url=state.url, stage=state.stage, serves=serves, usd_per_hour=price), None
+
+
+def _lag(live: Promotion, endpoint: EndpointStanding | None) -> str | None:
+    """Promoted, and the endpoint behind, or not answering."""
+    if endpoint is None:
+        return None
+    if endpoint.serves != str(live.revision):
+        return f"the endpoint is behind: it is at {endpoint.serves[-40:][:8]}. `spaceport promote {live.revision}` or a run brings it level."
+    return f"the endpoint is {endpoint.stage}." if endpoint.stage not in {UP, ASLEEP} else None
 
 
 def _answer(live: LiveSpace, stage: str, template: SpaceTemplate) -> dict[str, Any] | None:

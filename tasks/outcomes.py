@@ -6,7 +6,7 @@ from typing import Any, Literal
 from infra.errors import BadInput
 
 ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report", "progress", "training-run", "failure", "phases"
-StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space"]
+StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space", "refresh_endpoint"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
 RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started", "planned"]
 EXIT_CODES: dict[RunOutcome, int] = {

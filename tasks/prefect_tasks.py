@@ -29,6 +29,7 @@ from tasks.gate_page import headline_gate, numbers_of, render_gate
 from tasks.outcomes import ARTIFACT_KEY, StepOutcome
 from tasks.promote_model import promote, promote_by_hand, roll_back
 from tasks.publish_candidate import METRICS_FILE
+from tasks.refresh_endpoint import EndpointConfig, refresh_endpoint, sleeps_at
 from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space, space_record
 from tasks.report import Ended, RunReport, render_report
 from tasks.serving_probe import Predictor, probe_rows, split_rows, texts_of
@@ -152,6 +153,26 @@ async def refresh_space_task(model: ModelRevision, dataset: DatasetRevision, con
         description=f"{config.repo_id} serves {model.sha[:8]}",
     )
     return _ended(Ended(refreshed, refreshed.outcome, str(refreshed.revision), refreshed.key))
+
+
+@_step("refresh_endpoint")
+async def refresh_endpoint_task(model: ModelRevision, dataset: DatasetRevision, config: EndpointConfig, predictor: Predictor, follows_main: bool = True) -> Any:
+    """The endpoint at this very revision, proved by its own answers. With `follows_main` only while main holds that promotion."""
+    hub = HubClient.from_settings()
+
+    def refresh() -> Any:
+        check = partial(check_still_live, hub, model) if follows_main else lambda: None
+        asleep = sleeps_at(model, config, hub)
+        rows = [] if asleep else probe_rows(model, dataset, predictor, hub)
+        return refresh_endpoint(model, rows, config, hub, poll_seconds=1.0, check=check)
+
+    refreshed = await asyncio.to_thread(refresh)
+    await show_markdown(
+        key="endpoint",
+        markdown=f"[{refreshed.url}]({refreshed.url}) serves `{model}`, proved by its own answers.",
+        description=f"{config.name} serves {model.sha[:8]}",
+    )
+    return _ended(Ended(refreshed, refreshed.outcome, f"{model}", refreshed.key))
 
 
 async def show_report(report: RunReport, headline: str) -> None:

@@ -37,6 +37,8 @@ class Live(Frozen):
     model: str | None = None
     space: str | None = None
     space_url: str | None = None
+    endpoint: str | None = None
+    endpoint_url: str | None = None
 
 
 class Failure(Frozen):
@@ -76,6 +78,8 @@ def render_report(report: RunReport) -> str:
         lines += [*render_failure(report.error), ""]
     if report.live.space_url:
         lines += [f"Live: [{report.live.space_url}]({report.live.space_url})", ""]
+    if report.live.endpoint:
+        lines += [f"Endpoint: `{report.live.endpoint}` at {report.live.endpoint_url or 'no address yet'}", ""]
     lines += [f"- {name}: **{value}**" for name, value in report.numbers.items()] + [""]
     lines += ["| step | outcome | revision | seconds |", "|---|---|---|---:|"]
     lines += [f"| {step.name} | {step.outcome} | {f'`{step.revision}`' if step.revision else ''} | {step.seconds:.1f} |" for step in report.steps]

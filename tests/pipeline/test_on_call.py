@@ -18,6 +18,7 @@ if sys.argv[1] == "train":
     output = Path(os.environ["SPACEPORT_OUTPUT"])
     output.joinpath("model.json").write_text(json.dumps({"good": known}))
     output.joinpath("metrics.json").write_text(json.dumps({"words": len(known)}))
+    output.joinpath("handler.py").write_text(Path(__file__).with_name("handler.txt").read_text())
 else:
     import pyarrow.parquet as parquet
     good, lines = json.loads(Path(os.environ["SPACEPORT_MODEL"], "model.json").read_text())["good"], []
@@ -27,6 +28,15 @@ else:
             scores = {"good": share, "bad": 1 - share}
             lines.append({"row_id": row["row_id"], "prediction": max(scores, key=scores.get), "score": max(scores.values()), "scores": scores})
     Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps(line) + "\\n" for line in lines))
+"""
+HANDLER = """
+import json
+from pathlib import Path
+class EndpointHandler:
+    def __init__(self, path=""): self.good = json.loads(Path(path, "model.json").read_text())["good"]
+    def __call__(self, data):
+        share = 0.9 if any(word in data["inputs"] for word in self.good) else 0.2
+        return [{"label": "good", "score": share}, {"label": "bad", "score": 1 - share}]
 """
 APP = """
 import json, os, urllib.request
@@ -67,6 +77,8 @@ args.known = ["great"]
 repo_id = "acme/words"
 [space]
 repo_id = "acme/words"
+[endpoint]
+name = "acme/words"
 """
 B = ["--train.args.known", '["great", "fine"]']
 
@@ -80,6 +92,7 @@ def words(spaceport: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     rows = [f"{word} film number {n},{label}" for n in range(60) for word, label in (("great", "good"), ("fine", "good"), ("awful", "bad"), ("dull", "bad"))]
     (folder / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
     (folder / "script.py").write_text(SCRIPT)
+    (folder / "handler.txt").write_text(HANDLER)
     (folder / "run.toml").write_text(CONFIG)
     api = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
     api.create_repo("acme/words", repo_type="space", space_sdk="gradio", private=True)
@@ -109,6 +122,14 @@ def served(report: dict[str, Any]) -> str:
     return f"{said['model']}@{said['revision']}"
 
 
+def says_good(spaceport: Any, report: dict[str, Any], text: str) -> bool:
+    """What the endpoint answers."""
+    headers = {"authorization": f"Bearer {spaceport.key('hub-read')}"}
+    request = urllib.request.Request(report["live"]["endpoint_url"], json.dumps({"inputs": text}).encode(), headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return bool(json.load(answer)[0]["score"] > 0.5)
+
+
 def main_of(spaceport: Any) -> list[str]:
     from huggingface_hub import HfApi
 
@@ -121,6 +142,8 @@ def test_there_back_and_there_again_are_moves_and_a_rollback_is_one_more(spacepo
     models = [moved[name]["live"]["model"] for name in ("a", "b", "a again", "back")]
     assert [f"acme/words@{sha}" for sha in main_of(spaceport)[:4]] == models[::-1]
     assert served(moved["back"]) == models[3]
+    assert [moved[name]["live"]["endpoint"] for name in ("a", "b", "a again", "back")] == models
+    assert says_good(spaceport, moved["back"], "a fine film") and not says_good(spaceport, moved["back"], "a dull film")
     assert moved["back"]["steps"][1]["outcome"] == "published"
 
 

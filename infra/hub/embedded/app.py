@@ -1,6 +1,6 @@
 """The ASGI application.
 
-How another module joins (Spaces, Jobs, later webhooks, Endpoints, token exchange):
+How another module joins (Spaces, Jobs, Endpoints, later webhooks, token exchange):
 
 * It exposes `attach(state: HubState) -> list[BaseRoute]`, is listed in `EXTENSIONS` below, and builds its routes with
   `routing.route(path, handler, "GET", need="user")` or `routing.repo_routes("/runtime", handler, "GET", need="read")`
@@ -34,7 +34,23 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from infra.hub.embedded import auth, cards, commits, discussions, gates, history, jobs_routes, lfs, pages, refs, repos, resolve, spaces_routes, trees
+from infra.hub.embedded import (
+    auth,
+    cards,
+    commits,
+    discussions,
+    endpoints_routes,
+    gates,
+    history,
+    jobs_routes,
+    lfs,
+    pages,
+    refs,
+    repos,
+    resolve,
+    spaces_routes,
+    trees,
+)
 from infra.hub.embedded.middleware import Outermost
 from infra.hub.embedded.records import KINDS, RepoKind
 from infra.hub.embedded.refusals import Refusal
@@ -43,7 +59,7 @@ from infra.hub.embedded.state import HubState
 
 NEARLY_FULL_BYTES = 1 << 20
 _log = logging.getLogger("spaceport.hub")
-EXTENSIONS = (spaces_routes, jobs_routes)
+EXTENSIONS = (spaces_routes, jobs_routes, endpoints_routes)
 
 
 def create_app(state: HubState) -> ASGIApp:

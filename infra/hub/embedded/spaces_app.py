@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from infra.hub.embedded.spaces_card import SpaceCard, SpaceProblem
@@ -28,16 +28,14 @@ class App:
         self._pump = asyncio.create_task(copy_output(process.stdout, log))
 
     @classmethod
-    async def start(cls, folder: Path, card: SpaceCard, sha: str, environment: Mapping[str, str], log: LogBook) -> "App":
-        """Start the app of a checkout; it doesn't answer yet."""
+    async def start(cls, folder: Path, command: Callable[[int], list[str]], sha: str, environment: Mapping[str, str], log: LogBook) -> "App":
+        """Start the app of a checkout by the command for a port; it doesn't answer yet."""
         port = free_port()
-        static = ["-I", str(HERE / "spaces_static.py"), str(folder), card.app_file, str(port)]
-        command = static if card.sdk == "static" else [card.app_file]
         starting = asyncio.create_task(
             asyncio.create_subprocess_exec(
-                *[sys.executable, "-I", "-S", str(HERE / "spaces_guard.py"), str(GRACE_SECONDS), sys.executable, *command],
+                *[sys.executable, "-I", "-S", str(HERE / "spaces_guard.py"), str(GRACE_SECONDS), *command(port)],
                 cwd=folder,
-                env={**environment, "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)},
+                env={**environment, "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port), "PORT": str(port)},
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
@@ -90,6 +88,12 @@ class App:
         # A process that left the app's group may still hold the pipe: don't wait for that one.
         await asyncio.wait([self._pump], timeout=1.0)
         self._pump.cancel()
+
+
+def space_command(folder: Path, card: SpaceCard) -> Callable[[int], list[str]]:
+    """How the app of a Space's checkout is started."""
+    static = [sys.executable, "-I", str(HERE / "spaces_static.py"), str(folder), card.app_file]
+    return lambda port: [*static, str(port)] if card.sdk == "static" else [sys.executable, card.app_file]
 
 
 def app_environment(repo_id: str, sha: str, address: str, endpoint: str, home: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.hub.embedded.spaces_app import App, app_environment
+from infra.hub.embedded.spaces_app import App, app_environment, space_command
 from infra.hub.embedded.spaces_build import Build, Checkout, builds_but, make_build, remove_builds
 from infra.hub.embedded.spaces_card import SpaceProblem
 from infra.hub.embedded.spaces_doorway import Doorway
@@ -168,7 +168,7 @@ class SpaceRuntime:
         self.run_log = LogBook()
         self.run_log.write(f"===== Application Startup of {self.repo_id} at {build.sha} =====")
         environment = app_environment(self.repo_id, build.sha, self.address, self.endpoint, self.home / "user") | self.settings.environment()
-        app = await App.start(build.folder, build.card, build.sha, environment, self.run_log)
+        app = await App.start(build.folder, space_command(build.folder, build.card), build.sha, environment, self.run_log)
         try:
             await app.ready(build.card.startup_seconds)
         except BaseException:
