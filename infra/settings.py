@@ -25,6 +25,9 @@ class Settings(BaseSettings):
     space_token: SecretStr | None = Field(None, validation_alias="SPACEPORT_SPACE_TOKEN", description="A read-only token that a private model's Space gets.")
     prefect_api_url: str | None = Field(None, validation_alias="PREFECT_API_URL", description="The Prefect API; none means: the server of `spaceport up`.")
     prefect_auth_string: SecretStr | None = Field(None, validation_alias="PREFECT_API_AUTH_STRING", description="user:password of the Prefect API.")
+    webhook_secret: SecretStr | None = Field(
+        None, validation_alias="SPACEPORT_WEBHOOK_SECRET", description="What the Hub's webhooks must bear for deployments.webhooks to listen to them."
+    )
     hub_timeout_seconds: float = Field(
         120.0,
         gt=0,

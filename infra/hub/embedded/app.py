@@ -1,6 +1,6 @@
 """The ASGI application.
 
-How another module joins (Spaces, Jobs, Endpoints, later webhooks, token exchange):
+How another module joins (Spaces, Jobs, Endpoints, webhooks, later token exchange):
 
 * It exposes `attach(state: HubState) -> list[BaseRoute]`, is listed in `EXTENSIONS` below, and builds its routes with
   `routing.route(path, handler, "GET", need="user")` or `routing.repo_routes("/runtime", handler, "GET", need="read")`
@@ -50,6 +50,7 @@ from infra.hub.embedded import (
     resolve,
     spaces_routes,
     trees,
+    webhooks_routes,
 )
 from infra.hub.embedded.middleware import Outermost
 from infra.hub.embedded.records import KINDS, RepoKind
@@ -59,7 +60,7 @@ from infra.hub.embedded.state import HubState
 
 NEARLY_FULL_BYTES = 1 << 20
 _log = logging.getLogger("spaceport.hub")
-EXTENSIONS = (spaces_routes, jobs_routes, endpoints_routes)
+EXTENSIONS = (spaces_routes, jobs_routes, endpoints_routes, webhooks_routes)
 
 
 def create_app(state: HubState) -> ASGIApp:

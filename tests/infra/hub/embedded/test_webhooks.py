@@ -1,0 +1,104 @@
+"""Webhooks of the embedded Hub, through the unmodified client: told about commits in the service's own form, tried again, and shown to nobody else."""
+
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd, WebhookPayload
+from huggingface_hub.errors import HfHubHTTPError
+
+from infra.hub.embedded.process import EmbeddedHub
+from tests.eventually import eventually
+
+
+class Listener:
+    """Where events go; it answers 500 to the first `refusals`."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[dict[str, Any], str | None]] = []
+        self.refusals, self.calls, self.url = 0, 0, ""
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    found = Listener()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            found.calls += 1
+            if found.calls > found.refusals:
+                found.events.append((body, self.headers.get("x-webhook-secret")))
+            self.send_response(200 if found.calls > found.refusals else 500)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.url = f"http://127.0.0.1:{server.server_port}/"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+def commit(api: Any, repo_id: str, text: str) -> str:
+    return str(api.create_commit(repo_id, [CommitOperationAdd("rows.csv", text.encode())], repo_type="dataset", commit_message=text).oid)
+
+
+def test_a_commit_is_told_in_the_services_own_form(hub: EmbeddedHub, hub_namespace: str, listener: Listener) -> None:
+    """The client's own WebhookPayload reads it; the secret comes along; a listener that fails is asked again; what isn't watched isn't told."""
+    api, listener.refusals = hub.api(), 1
+    for name in ("rows", "others"):
+        api.create_repo(f"{hub_namespace}/{name}", repo_type="dataset", private=True)
+    api.create_webhook(url=listener.url, watched=[{"type": "dataset", "name": f"{hub_namespace}/rows"}], domains=["repo"], secret="canary-31337")
+    commit(api, f"{hub_namespace}/others", "not watched")
+    sha = commit(api, f"{hub_namespace}/rows", "watched")
+    body, secret = eventually(lambda: next(iter(listener.events), None))
+    told = WebhookPayload.model_validate(body)
+    assert (told.repo.name, told.repo.type, told.event.scope, secret) == (f"{hub_namespace}/rows", "dataset", "repo.content", "canary-31337")
+    assert told.updatedRefs and (told.updatedRefs[0].ref, told.updatedRefs[0].newSha) == ("refs/heads/main", sha) and listener.calls == 2
+
+
+def test_it_is_changed_switched_off_and_forgotten(hub: EmbeddedHub, hub_namespace: str, listener: Listener) -> None:
+    """Disabled it is silent; enabled it speaks; an address that isn't this machine's is refused."""
+    api = hub.api()
+    api.create_repo(f"{hub_namespace}/rows", repo_type="dataset")
+    made = api.create_webhook(url=listener.url, watched=[{"type": "user", "name": "nobody"}])
+    changed = api.update_webhook(made.id, watched=[{"type": "user", "name": hub_namespace}])
+    assert [item.name for item in changed.watched] == [hub_namespace] and changed.url == listener.url
+    assert api.disable_webhook(made.id).disabled
+    commit(api, f"{hub_namespace}/rows", "unheard")
+    assert not api.enable_webhook(made.id).disabled
+    sha = commit(api, f"{hub_namespace}/rows", "heard")
+    eventually(lambda: listener.events)
+    assert [body["repo"]["headSha"] for body, _ in listener.events] == [sha]
+    api.delete_webhook(made.id)
+    assert made.id not in [hook.id for hook in api.list_webhooks()]
+    with pytest.raises(HfHubHTTPError, match="addresses of this machine"):
+        api.create_webhook(url="https://example.org/", watched=[{"type": "user", "name": "ann"}])
+
+
+def test_strangers_learn_nothing_and_a_restart_forgets_nothing(tmp_path: Path, listener: Listener) -> None:
+    """Bob's webhook hears nothing of Ann's private rows and doesn't see hers; the file with the secrets is its owner's alone."""
+    users = tmp_path / "users.toml"
+    users.write_text("[users.ann]\ntokens = [{token = 'hf_ann', role = 'write'}]\n[users.bob]\ntokens = [{token = 'hf_bob', role = 'write'}]\n")
+    with EmbeddedHub.start(tmp_path / "hub", users=users) as first:
+        ann, bob = first.api("hf_ann"), first.api("hf_bob")
+        ann.create_repo("ann/rows", repo_type="dataset", private=True)
+        bob.create_webhook(url=listener.url, watched=[{"type": "dataset", "name": "ann/rows"}], secret="bobs")
+        mine = ann.create_webhook(url=listener.url, watched=[{"type": "dataset", "name": "ann/rows"}], secret="anns")
+        with pytest.raises(HfHubHTTPError, match="not found"):
+            bob.get_webhook(mine.id)
+        assert stat.S_IMODE((tmp_path / "hub" / "webhooks.json").stat().st_mode) == 0o600
+    with EmbeddedHub.start(tmp_path / "hub", users=users) as second:
+        commit(second.api("hf_ann"), "ann/rows", "private")
+        eventually(lambda: listener.events)
+        second.stop()
+    assert [secret for _, secret in listener.events] == ["anns"]
