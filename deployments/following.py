@@ -13,7 +13,8 @@ from infra.errors import Unhealthy, failure_of
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tasks.outcomes import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, RunOutcome, report_json
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = (0.2, 1.0)  # a run of seconds is looked at often, one of minutes less: each look is three requests
+PATIENCE_GROWS_SECONDS = 40.0  # until the longer pause
 QUIET_SECONDS = 30.0  # without a terminal, how often a step that takes long says where it is
 RUN_ID = re.compile(r"flow-run/([0-9a-f-]{36})")
 LOST_SECONDS = 600.0  # how long the server may be away before the outcome is called unknown
@@ -30,10 +31,16 @@ def follow(api: PrefectApi, run_id: str, output: TextIO = sys.stderr, sleep: Cal
             if run["state"]["type"] in FINAL_STATES:
                 narrator.close()
                 return report_of(api, run)
-            sleep(POLL_SECONDS)
+            sleep(pause_seconds(time.monotonic() - narrator.started))
     except Unhealthy as error:
         narrator.close()
         return _report("unknown", "unknown outcome", f"{error} The run may go on: {api.run_url(run_id)}")
+
+
+def pause_seconds(elapsed_seconds: float) -> float:
+    """How long to wait until the next look."""
+    shortest, longest = POLL_SECONDS
+    return min(longest, shortest + (longest - shortest) * elapsed_seconds / PATIENCE_GROWS_SECONDS)
 
 
 def report_of(api: PrefectApi, run: Any) -> dict[str, Any]:
