@@ -127,6 +127,17 @@ def test_a_run_that_is_being_started_again_isnt_judged_by_its_last_machine(proje
     assert project.state(run_id)[0] == "PENDING"
 
 
+@pytest.mark.parametrize(("state", "truth"), [("PENDING", "CRASHED"), ("CANCELLING", "CANCELLED")])
+def test_a_run_whose_worker_died_over_renting_is_picked_up(project: Project, monkeypatch: pytest.MonkeyPatch, state: str, truth: str) -> None:
+    """No machine was noted and none is found: for ten minutes it may be on its way, and then the run is tried again, or cancelled as somebody wished."""
+    run_id, _ = project.run(state)
+    project.api.note_machine(run_id, "")
+    assert [project.watch.once() for _ in range(3)] == [[], [], []] and project.state(run_id)[0] == state
+    monkeypatch.setattr("infra.compute.rented.ending.ABANDONED_SECONDS", 0.0)
+    monkeypatch.setattr("infra.compute.rented.ending.STARTING_SECONDS", 0.0)
+    assert [project.watch.once() for _ in range(2)] == [[], [run_id]] and project.state(run_id)[0] == truth
+
+
 def test_an_end_with_a_kind_of_its_own_is_a_failure(project: Project) -> None:
     """Out of memory isn't tried again as if the machine had been taken away; a living machine's run is left alone."""
     run_id, _ = project.run("RUNNING", stage="OOM", lives=False)

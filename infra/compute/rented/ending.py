@@ -15,6 +15,7 @@ WATCH_SECONDS: Final = 10.0
 SETTLE_SECONDS: Final = 5.0  # a run that ended well has said so itself, or is about to
 LOOKS_UNTIL_GONE: Final = 2  # a list may lag behind
 STARTING_SECONDS: Final = 60.0  # from a worker's taking a run to its machine's being noted
+ABANDONED_SECONDS = 600.0  # longer than a worker asks for machines: after that it has died over it
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -67,7 +68,7 @@ class Watch:
     def _concluded(self, run: Mapping[str, Any]) -> bool:
         run_id, machine_id, state = str(run["id"]), str(run.get("infrastructure_pid") or ""), run["state"]["type"]
         machine = self.provider.living(run_id) or (self.provider.look(machine_id) if machine_id else None)
-        if machine is None and not machine_id and state != "RUNNING":
+        if machine is None and not machine_id and state != "RUNNING" and age_seconds(run["state"]) < ABANDONED_SECONDS:
             return False  # it is only just being started; one that runs had a machine, whose worker was killed before it could note it
         machine = machine or Machine(id=machine_id, run_id=run_id, stage=GONE, lives=False)
         if machine.lives and not machine.started:
@@ -100,6 +101,8 @@ def _error(provider: Provider, machine: Machine) -> SpaceportError:
         return BadInput(f"{provider.noun} {machine.id}: {machine.said}")
     if machine.stage == NEVER_HAD:
         return CapacityError(f"{provider.noun} {machine.id}: {(machine.said or '').rstrip('.')}. Choose other hardware, or try again later.")
+    if not machine.id:
+        return Preempted("no machine of it is to be found; the worker that was renting one has died.")
     error = provider.why_it_ended(machine)
     if not isinstance(error, Preempted):
         return error
