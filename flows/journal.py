@@ -31,6 +31,7 @@ class Journal:
         self.steps: list[StepReport] = []
         self.live = Live()
         self.numbers: dict[str, str] = {}
+        self.cost: dict[str, str] = {}
         self.decision: Decision = "promote"
         self.before: list[State[Ended]] = []  # the step before, for `wait_for`
 
@@ -45,6 +46,7 @@ class Journal:
             raise
         self._note(StepReport(name=name, outcome=ended.outcome, revision=ended.revision, key=ended.key, seconds=round(time.monotonic() - started, 2)))
         self.numbers |= ended.numbers
+        self.cost |= ended.cost
         self.before = [state]
         # A copy, so that Prefect draws the arrows of the picture (`wait_for`) and not one from every step that once held the value.
         return ended.value.model_copy(deep=True) if isinstance(ended.value, BaseModel) else ended.value
@@ -69,7 +71,7 @@ class Journal:
     def _report(self, error: BaseException | None) -> RunReport:
         failure = Failure.of(error) if error else None
         outcome = self._outcome() if not failure else "cancelled" if failure.kind == "cancelled" else "failed"
-        return RunReport(outcome=outcome, steps=tuple(self.steps), live=self.live, error=failure, numbers=self.numbers)
+        return RunReport(outcome=outcome, steps=tuple(self.steps), live=self.live, error=failure, numbers=self.numbers | self.cost)
 
     def _outcome(self) -> RunOutcome:
         if self.decision != "promote":

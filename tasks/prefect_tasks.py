@@ -21,6 +21,7 @@ from infra.hub.promotions import check_still_live
 from infra.hub.step_records import StepRecord
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from infra.settings import Settings
+from tasks.candidates.receipt import read_receipt
 from tasks.check import CheckReport, render_check
 from tasks.data_register import DataConfig, DataRegistered, data_register
 from tasks.data_report import render_data_report
@@ -95,7 +96,9 @@ async def train_model_task(deployment: str, parameters: dict[str, Any], record: 
         if not found:
             raise SpaceportError(f"{child.url} completed, but {model} has no candidate {record.key[:12]}. Does its worker use another HF_ENDPOINT?")
     candidate = ModelRevision(repo_id=model.repo_id, sha=found.revision.sha)
-    return _ended(Ended(candidate, outcome, str(candidate), record.key))
+    receipt = await asyncio.to_thread(read_receipt, ledger.hub, candidate)
+    cost = receipt.in_words(reused=outcome == "reused") if receipt else {}
+    return _ended(Ended(candidate, outcome, str(candidate), record.key, cost=cost))
 
 
 @_step("gate", retried=True)

@@ -29,6 +29,7 @@ class Ended(NamedTuple):
     revision: str | None = None
     key: str | None = None
     numbers: Mapping[str, str] = {}
+    cost: Mapping[str, str] = {}  # comes after all numbers
 
 
 class Live(Frozen):

@@ -48,6 +48,7 @@ class TrainedModel(Frozen):
     cpu_seconds: float
     max_rss_bytes: int
     attempt: Ticket | None = None  # who may publish it
+    earlier_seconds: float = 0.0  # of the attempts before
 
 
 async def train(
@@ -103,6 +104,7 @@ async def train(
         cpu_seconds=ran.cpu_seconds,
         max_rss_bytes=ran.max_rss_bytes,
         attempt=attempt.ticket if attempt else None,
+        earlier_seconds=attempt.spent_before_seconds if attempt else 0.0,
     )
 
 

@@ -142,6 +142,8 @@ def _receipt(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> Receipt
         cpu_seconds=round(trained.cpu_seconds, 1),
         max_rss_bytes=trained.max_rss_bytes,
         train_rows=train_rows(inputs.data),
+        attempts=trained.attempt.attempt if trained.attempt else 1,
+        earlier_seconds=round(trained.earlier_seconds, 1),
         machine=this_machine(),
     )
 

@@ -14,7 +14,10 @@ _CPU_FACTS, _GPU_FACTS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 
 
 class Receipt(Frozen):
-    """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), dollars (None without a price), and the machine."""
+    """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), dollars (None without a price), and the machine.
+
+    `seconds` and `usd` are the last attempt's; `earlier_seconds` those of the attempts before, whose sealed checkpoints it went on from.
+    """
 
     target: str = "process"
     seconds: float
@@ -23,10 +26,27 @@ class Receipt(Frozen):
     train_rows: int | None = None
     usd: float | None = None
     machine: str = ""
+    attempts: int = 1
+    earlier_seconds: float = 0.0
+
+    def in_words(self, *, reused: bool) -> dict[str, str]:
+        """What it cost, and what kills took; of a training that was found done, what wasn't paid again."""
+        usd = f", {self.usd:.2f} USD" if self.usd is not None else ""
+        if reused:
+            return {"saved by reuse": f"{_minutes(self.seconds)} of training{usd}"}
+        cost = {"training": f"{_minutes(self.seconds)}{usd}"}
+        if self.attempts > 1:
+            price = f", {self.earlier_seconds * self.usd / self.seconds:.2f} USD" if self.usd is not None and self.seconds else ""
+            cost["attempts before"] = f"{self.attempts - 1}, {_minutes(self.earlier_seconds)}{price}"
+        return cost
 
     def dump(self) -> bytes:
         """The bytes of the file."""
         return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
 def read_receipt(hub: HubClient, candidate: ModelRevision) -> Receipt | None:

@@ -119,5 +119,5 @@ def test_a_killed_training_is_resumed_by_its_pipeline(work: Any) -> None:
     eventually(lambda: len(work.starts) == 2)
     assert not psutil.pid_exists(work.starts[0])
     work.go()
-    assert work.follow("a")["outcome"] == "promoted"
+    assert work.follow("a")["outcome"] == "promoted" and "attempts before: **1, " in work.api.artifacts(run, "report")[0]["data"]
     assert [found["run_count"] for found in work.children()] == [2] and work.api.read_run(run)["run_count"] == 1

@@ -1,0 +1,23 @@
+"""What a receipt tells people: what was paid, what kills took, and what reuse saved."""
+
+from tasks.candidates.receipt import Receipt
+
+TAKEN = Receipt(seconds=360.0, cpu_seconds=300.0, max_rss_bytes=1, usd=0.5)
+
+
+def test_it_says_what_a_training_cost_and_what_reuse_saved() -> None:
+    """The same seconds and dollars: paid once, and after that saved."""
+    assert TAKEN.in_words(reused=False) == {"training": "6.0 min, 0.50 USD"}
+    assert TAKEN.in_words(reused=True) == {"saved by reuse": "6.0 min of training, 0.50 USD"}
+
+
+def test_it_says_what_the_attempts_before_took() -> None:
+    """At the same price; without a price the time alone."""
+    killed = TAKEN.model_copy(update={"attempts": 3, "earlier_seconds": 90.0})
+    assert killed.in_words(reused=False)["attempts before"] == "2, 90 s, 0.12 USD"
+    assert killed.model_copy(update={"usd": None}).in_words(reused=False) == {"training": "6.0 min", "attempts before": "2, 90 s"}
+
+
+def test_an_older_receipt_can_still_be_read() -> None:
+    """One that was published before attempts were counted."""
+    assert Receipt.model_validate({"seconds": 5, "cpu_seconds": 4, "max_rss_bytes": 3}).attempts == 1
