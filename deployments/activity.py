@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.local_targets import OWN_PROCESSES
 from infra.compute.leases import Leased, list_leased
 from infra.errors import BadInput, SpaceportError
 from infra.prefect_api import PrefectApi
@@ -62,13 +63,17 @@ def run_that_published(api: PrefectApi | SpaceportError, model: str | None) -> F
     return None
 
 
-def offline_pools(api: PrefectApi | SpaceportError) -> list[str]:
-    """Work pools of ours whose workers are all away, or that have none while a run waits there. A pool that nobody ever served is no trouble."""
+def offline_pools(api: PrefectApi | SpaceportError, *, on_demand: bool) -> list[str]:
+    """Work pools of ours whose workers are all away, or that have none while a run waits there. A pool that nobody ever served is no trouble.
+
+    `on_demand`: the local stack starts a rented target's worker with the next run, so that its pool is in trouble only while one waits.
+    """
     if not isinstance(api, PrefectApi):
         return []
     pools = sorted({str(found["work_pool_name"]) for found in api.call("POST", "/deployments/filter", {"deployments": {"tags": {"all_": ["spaceport"]}}})})
     awaited = {str(run["work_pool_name"]) for run in _runs(api)}
-    return [pool for pool in pools if _is_offline(api.call("POST", f"/work_pools/{pool}/workers/filter", {}), awaited=pool in awaited)]
+    looked_at = [pool for pool in pools if not on_demand or pool == OWN_PROCESSES or pool in awaited]
+    return [pool for pool in looked_at if _is_offline(api.call("POST", f"/work_pools/{pool}/workers/filter", {}), awaited=pool in awaited)]
 
 
 def _is_offline(workers: Sequence[Mapping[str, Any]], awaited: bool) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.outcomes import HEADLINES
+from tasks.outcomes import HEADLINES, way_back
 
 
 def page_of(report: Mapping[str, Any], run: Mapping[str, str] | None, headline: str = "") -> str:
@@ -16,6 +16,8 @@ def page_of(report: Mapping[str, Any], run: Mapping[str, str] | None, headline: 
     live = report.get("live") or {}
     lines += [f"- live {name}: `{live[name]}`" for name in ("model", "space") if live.get(name)]
     lines += [f"- live at {live['space_url']}"] if live.get("space_url") else []
+    back = None if headline else way_back(report["outcome"], live.get("model"))
+    lines += [f"- take it back: `{back}`"] if back else []
     lines += [f"- {name}: **{plain(value)}**" for name, value in (report.get("numbers") or {}).items()]
     if report["steps"]:
         lines += [*([""] if lines[-1] else []), "| step | outcome | revision | seconds |", "|---|---|---|---:|"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deployments.activity import FromRun, Running, offline_pools, run_that_published, running_now
 from deployments.known import known_configs, reach_hub, reach_prefect
+from deployments.local_stack import LocalStack
 from deployments.tables import heading, print_json, rows
 from flows.standing import Standing
 from infra.errors import SpaceportError, described
@@ -44,6 +45,7 @@ def run(files: Sequence[Path], *, json: bool) -> int:
 
 
 def _look(files: Sequence[Path]) -> Status:
+    on_demand = not LocalStack().settings.prefect_api_url  # asked before the stack's own environment is taken
     settings = reach_hub()
     from flows.standing import standing_of
     from infra.compute.prices import usd_per_hour
@@ -61,7 +63,7 @@ def _look(files: Sequence[Path]) -> Status:
         prefect=described(api) if isinstance(api, SpaceportError) else None,
         live=tuple(Live(standing=found, source=source, run=run_that_published(api, found.model)) for found, source in standings),
         running=tuple(running_now(api, lambda pool: usd_per_hour(pool, hub, api) if isinstance(api, PrefectApi) else None)),
-        offline=tuple(offline_pools(api)),
+        offline=tuple(offline_pools(api, on_demand=on_demand)),
     )
 
 

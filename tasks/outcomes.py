@@ -36,6 +36,11 @@ HEADLINES: dict[RunOutcome, str] = {
 BEGIN, END = "```json\n", "\n```"
 
 
+def way_back(outcome: RunOutcome, model: str | None) -> str | None:
+    """How to undo what a run made live."""
+    return f"spaceport rollback {model.partition('@')[0]}" if model and outcome == "promoted" else None
+
+
 def report_json(markdown: str) -> dict[str, Any]:
     """What a run's report says to programs. Raises BadInput when the text carries nothing of the kind."""
     start = markdown.rfind(BEGIN)

@@ -8,7 +8,7 @@ from pydantic import Field
 from infra.errors import Bug, SpaceportError, described
 from infra.failure_kinds import RESPONSES, FailureKind, on_call_link, what_was_done
 from infra.revisions import Frozen
-from tasks.outcomes import BEGIN, END, EXIT_CODES, HEADLINES, RunOutcome, StepName, StepOutcome, report_json
+from tasks.outcomes import BEGIN, END, EXIT_CODES, HEADLINES, RunOutcome, StepName, StepOutcome, report_json, way_back
 
 
 class StepReport(Frozen):
@@ -81,6 +81,8 @@ def render_report(report: RunReport) -> str:
         lines += [f"Live: [{report.live.space_url}]({report.live.space_url})", ""]
     if report.live.endpoint:
         lines += [f"Endpoint: `{report.live.endpoint}` at {report.live.endpoint_url or 'no address yet'}", ""]
+    back = way_back(report.outcome, report.live.model)
+    lines += [f"Take it back: `{back}`", ""] if back else []
     lines += [f"- {name}: **{value}**" for name, value in report.numbers.items()] + [""]
     lines += ["| step | outcome | revision | seconds |", "|---|---|---|---:|"]
     lines += [f"| {step.name} | {step.outcome} | {f'`{step.revision}`' if step.revision else ''} | {step.seconds:.1f} |" for step in report.steps]

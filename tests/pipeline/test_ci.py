@@ -130,7 +130,9 @@ def test_a_push_becomes_a_model_made_of_that_commit(team: Team, first: tuple[int
     shown = team.spaceport("show", f"acme/{team.name}")[1]
     assert git("rev-parse", "HEAD", at=team.checkout) in json.dumps(shown)
     page = team.page("1")
-    assert page.startswith("## Promoted") and report["live"]["model"] in page and report["flow_run"]["url"] in page
+    assert (
+        page.startswith("## Promoted") and "spaceport rollback acme/pushed`" in page and report["live"]["model"] in page and report["flow_run"]["url"] in page
+    )
     assert Path(team.job("1")["GITHUB_OUTPUT"]).read_text() == f"outcome=promoted\nrun_url={report['flow_run']['url']}\n"
     assert team.spaceport.key("prefect") not in page + json.dumps(report)
 

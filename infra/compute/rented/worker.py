@@ -121,7 +121,7 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
         machine = await self._follow(provider, machine, configuration.start_timeout_seconds)
         if await asyncio.to_thread(conclude, api, provider, machine):
             said = await asyncio.to_thread(provider.last_lines, machine.id)
-            self.get_flow_run_logger(flow_run).warning("the last that %s %s said:\n%s", provider.noun, machine.id, said)
+            self.get_flow_run_logger(flow_run).warning("%s %s said %s", provider.noun, machine.id, f"last:\n{said}" if said else "nothing.")
         return RentedResult(identifier=machine.id, status_code=0)
 
     async def kill_infrastructure(self, infrastructure_pid: str, configuration: RentedConfiguration, grace_seconds: int = 30) -> None:
