@@ -42,11 +42,14 @@ def asked_for(words: Sequence[str], job: ActionsJob) -> Asked:
     """What a command line asks for; what it doesn't say is the job's own. Raises BadInput."""
     files, flags = split_words(words)
     options = {name: flags.get(name, "") for name in OPTIONS}
-    config = read_config(files, {name: value for name, value in flags.items() if name not in OPTIONS})
+    changes = {name: value for name, value in flags.items() if name not in OPTIONS}
+    config = read_config(files, changes)
     commit, repository = options["commit"] or job.commit, options["repository"] or job.repository_url
     if not commit or not repository:
         raise BadInput("which commit of which repository? Outside of GitHub Actions say --repository URL --commit SHA.")
-    key = options["key"] or ":".join([job.repository or repository, commit, *map(str, files), job.run_id])
+    key = options["key"] or ":".join(
+        [job.repository or repository, commit, *map(str, files), *(f"{name}={value}" for name, value in changes.items()), job.run_id]
+    )
     return Asked(config, repository, commit, key, str(files[0]))
 
 

@@ -187,6 +187,19 @@ def no_space(project: Path, repo_id: str) -> Path:
     return config
 
 
+def same_bytes_in_two_processes(spaceport: Spaceport, project: Path, target: str) -> None:
+    """A training under torchrun on a target makes the weights that two processes make on this machine, and counts as one more training than in one."""
+    from huggingface_hub import HfApi
+
+    api, found = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write")), []
+    for where in (target, "process"):
+        repo_id = f"acme/two-on-{where}"
+        code, report, said = spaceport("run", str(no_space(project, repo_id)), "--target", where, "--train.processes", "2")
+        assert (code, report["outcome"]) == (0, "promoted"), said
+        found += [info.lfs.sha256 for info in api.get_paths_info(repo_id, ["model.safetensors"])]
+    assert found[0] == found[1]
+
+
 WAITING_SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path

@@ -15,7 +15,7 @@ from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.running import IMAGE, REGION
 from tests.eventually import eventually
-from tests.pipeline.conftest import no_space
+from tests.pipeline.conftest import no_space, same_bytes_in_two_processes
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
 POOL, SECRET, BUCKET = "ec2", "spaceport/train", "checkpoints"
@@ -197,6 +197,13 @@ def test_cancelling_the_pipeline_terminates_the_machine(training: Training, pref
     prefect.cancel_run(training.run)
     eventually(lambda: machines(*LIVING) == [])
     eventually(lambda: prefect.read_run(training.child)["state"]["type"] == "CANCELLED")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_on_a_machine_make_the_bytes_that_two_make_here(spaceport: Any, project: Path) -> None:
+    """torchrun with gloo, the same world size: the same weights."""
+    same_bytes_in_two_processes(spaceport, project, POOL)
 
 
 @pytest.mark.slow

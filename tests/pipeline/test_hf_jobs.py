@@ -12,7 +12,7 @@ from infra.compute.hf_jobs.jobs import RUN_LABEL
 from infra.compute.hf_jobs.leases import list_leased
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
-from tests.pipeline.conftest import no_space
+from tests.pipeline.conftest import no_space, same_bytes_in_two_processes
 from tests.pipeline.kill_matrix import SEEDS, VICTIMS, Case, kill_engines
 
 POOL = "hf-jobs"
@@ -86,6 +86,12 @@ def test_a_job_makes_the_bytes_that_a_process_makes(spaceport: Any, project: Pat
     for repo_id, target in (("acme/on-a-job", POOL), ("acme/on-a-process", "process")):
         assert spaceport("run", str(no_space(project, repo_id)), "--target", target)[1]["outcome"] in {"promoted", "unchanged"}
     assert weights(hub_api, "acme/on-a-job") == weights(hub_api, "acme/on-a-process")
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_job_make_the_bytes_that_two_make_here(spaceport: Any, project: Path) -> None:
+    """torchrun with gloo, the same world size: the same weights."""
+    same_bytes_in_two_processes(spaceport, project, POOL)
 
 
 @pytest.mark.slow  # that code arrives whole and gives the same key is seen in tests/tasks/test_carrying.py

@@ -10,7 +10,7 @@ import pytest
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
 from tests.kubernetes_cluster.cluster import RealCluster, real_cluster
-from tests.pipeline.conftest import Work, no_space
+from tests.pipeline.conftest import Work, no_space, same_bytes_in_two_processes
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
 TARGET = "kubernetes"
@@ -57,6 +57,11 @@ def test_a_pod_trains_the_same_bytes_and_no_other_target_trains_again(spaceport:
     assert len(cluster.listed("jobs")) == 1 and cluster.living() == []
     assert spaceport("run", str(no_space(project, "acme/in-a-process")))[1]["outcome"] == "promoted"
     assert weights(hub_api, "acme/in-a-pod") == weights(hub_api, "acme/in-a-process")
+
+
+def test_two_processes_in_a_pod_make_the_bytes_that_two_make_here(spaceport: Any, project: Path) -> None:
+    """torchrun with gloo, the same world size: the same weights."""
+    same_bytes_in_two_processes(spaceport, project, TARGET)
 
 
 def test_no_secret_is_in_a_manifest_or_in_what_a_pod_said(spaceport: Any, cluster: RealCluster) -> None:
