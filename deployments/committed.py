@@ -47,9 +47,8 @@ def asked_for(words: Sequence[str], job: ActionsJob) -> Asked:
     commit, repository = options["commit"] or job.commit, options["repository"] or job.repository_url
     if not commit or not repository:
         raise BadInput("which commit of which repository? Outside of GitHub Actions say --repository URL --commit SHA.")
-    key = options["key"] or ":".join(
-        [job.repository or repository, commit, *map(str, files), *(f"{name}={value}" for name, value in changes.items()), job.run_id]
-    )
+    flagged = [f"{name}={value}" for name, value in changes.items()]
+    key = options["key"] or ":".join([job.repository or repository, commit, *map(str, files), *flagged, job.run_id])
     return Asked(config, repository, commit, key, str(files[0]))
 
 
