@@ -6,6 +6,7 @@ import json
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from infra.hub.embedded.spaces_log import LogBook, stamp
 from infra.hub.embedded.state import HubState
 
 SERVER = Path(__file__).parent / "endpoints_server.py"
-START_SECONDS = 600.0
+START_SECONDS, DRAIN_SECONDS = 600.0, 30.0
 WANTS_A_PROCESS = frozenset({"pending", "initializing", "updating", "updateFailed", "running"})
 
 
@@ -41,6 +42,18 @@ class Endpoint:
     app: App | None = field(default=None, repr=False)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     work: "asyncio.Task[None] | None" = field(default=None, repr=False)
+    asked: dict[App, set["asyncio.Future[None]"]] = field(default_factory=dict, repr=False)  # requests under way, by the process that answers them
+
+    @contextlib.contextmanager
+    def asking(self, app: App) -> Iterator[None]:
+        """While a request is answered, its process isn't ended by a hand-over."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.asked.setdefault(app, set()).add(over)
+        try:
+            yield
+        finally:
+            over.set_result(None)
+            self.asked.get(app, set()).discard(over)
 
     @property
     def name(self) -> str:
@@ -131,7 +144,10 @@ class EndpointHost:
         old, endpoint.app, endpoint.served, endpoint.state = endpoint.app, app, model["revision"], "running"
         endpoint.save()
         if old:
+            if under_way := endpoint.asked.get(old):
+                await asyncio.wait(set(under_way), timeout=DRAIN_SECONDS)
             await old.stop()
+            endpoint.asked.pop(old, None)
 
     async def _started(self, endpoint: Endpoint, model: dict[str, Any], log: LogBook) -> App:
         repo, sha = self._revision(model)

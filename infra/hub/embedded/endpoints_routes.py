@@ -133,12 +133,15 @@ async def answer(call: Call) -> Response:
     endpoint = _addressed(call)
     if endpoint.state == "scaledToZero":
         _host(call).deploy(endpoint)
-    if endpoint.app is None:
+    body = await call.request.body()
+    app = endpoint.app
+    if app is None:
         raise Refusal(503, f"Endpoint is {endpoint.state}")
     headers = {"x-endpoint-secret": endpoint.secret, "content-type": "application/json"}
-    async with httpx2.AsyncClient(timeout=ANSWER_SECONDS) as client:
+    with endpoint.asking(app):
         try:
-            said = await client.post(f"http://127.0.0.1:{endpoint.app.port}/", content=await call.request.body(), headers=headers)
+            async with httpx2.AsyncClient(timeout=ANSWER_SECONDS) as client:
+                said = await client.post(f"http://127.0.0.1:{app.port}/", content=body, headers=headers)
         except httpx2.HTTPError as error:
             raise Refusal(502, f"The model doesn't answer ({type(error).__name__})") from error
     return Response(said.content, said.status_code, media_type="application/json")
