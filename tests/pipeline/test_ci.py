@@ -248,6 +248,7 @@ HOOK = """#!{bash}
 # What GitHub does with a push: the workflow of the pushed commit, in a fresh checkout.
 set -euo pipefail
 unset GIT_DIR
+export PATH={python}:$PATH  # a runner of GitHub has a Python of its own; that ours needs no package is seen above
 while read -r _ sha ref; do
   git clone --quiet {origin} {runner}/$sha
   cd {runner}/$sha
@@ -269,9 +270,16 @@ def github(team: Team, tmp_path: Path) -> Path:
     (tmp_path / "secrets").write_text(f"PREFECT_API_AUTH_STRING={team.spaceport.key('prefect')}\n")
     configs = json.dumps([team.config])
     (tmp_path / "variables").write_text(f"PREFECT_API_URL={team.api.url}\nSPACEPORT_REPOSITORY={team.origin}\nSPACEPORT_CONFIGS='{configs}'\n")
-    places = {"origin": team.origin, "runner": tmp_path, "project": PROJECT, "secrets": tmp_path / "secrets", "variables": tmp_path / "variables"}
+    places = {
+        "python": Path(sys.executable).parent,
+        "origin": team.origin,
+        "runner": tmp_path,
+        "project": PROJECT,
+        "secrets": tmp_path / "secrets",
+        "variables": tmp_path / "variables",
+    }
     hook = team.origin / "hooks" / "post-receive"
-    hook.write_text(HOOK.format(bash=shutil.which("bash"), act=Path(sys.executable).with_name("act"), **places))
+    hook.write_text(HOOK.format(bash=shutil.which("bash"), **places))
     hook.chmod(0o755)
     return tmp_path
 
