@@ -272,6 +272,7 @@ def github(team: Team, tmp_path: Path) -> Path:
     (tmp_path / "variables").write_text(f"PREFECT_API_URL={team.api.url}\nSPACEPORT_REPOSITORY={team.origin}\nSPACEPORT_CONFIGS='{configs}'\n")
     places = {
         "python": Path(sys.executable).parent,
+        "act": Path(sys.executable).with_name("act"),
         "origin": team.origin,
         "runner": tmp_path,
         "project": PROJECT,
