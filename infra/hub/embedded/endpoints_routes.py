@@ -20,7 +20,7 @@ from infra.hub.embedded.state import HubState
 API = "/api/endpoints/v2"
 ANSWER_SECONDS = 60.0
 TYPES = ("public", "authenticated", "private")
-# vendor, region, accelerator, instanceType, instanceSize, USD an hour: some of the public list of November 2026
+# vendor, region, accelerator, instanceType, instanceSize, USD an hour: in the form of the public list; its prices are the service's own
 HARDWARE = (
     ("aws", "us-east-1", "cpu", "intel-spr", "x1", 0.033),
     ("aws", "us-east-1", "cpu", "intel-spr", "x2", 0.067),
