@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.words import split_words
-from flows.layers import flag_layer, merge, with_paths, with_transform
+from flows.layers import SERVING, flag_layer, merge, with_paths, with_transform
 from infra.actions import ActionsJob
 from infra.errors import BadInput
 from infra.prefect_api import PrefectApi
@@ -67,13 +67,13 @@ def read_config(files: Sequence[Path], flags: Mapping[str, str]) -> dict[str, An
 
 
 def preview_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same on few rows, into repositories of its own, on the worker's machine, without a Space; None where the config names a dataset revision."""
+    """The same on few rows, into repositories of its own, on the worker's machine, with nothing that serves; None where the config names a dataset revision."""
     if not isinstance(config.get("data"), dict):
         return None
     apart = {section: {**config[section], "repo_id": f"{config[section].get('repo_id')}-{PREVIEW}"} for section in ("data", "model") if section in config}
     rows = {"sample_rows": min(PREVIEW_ROWS, config["data"].get("sample_rows") or PREVIEW_ROWS)}
     name = {"name": f"{config.get('name', '')} {PREVIEW}".strip(), "target": "process"}
-    return {section: value for section, value in config.items() if section != "space"} | apart | {"data": apart["data"] | rows} | name
+    return {section: value for section, value in config.items() if section not in SERVING} | apart | {"data": apart["data"] | rows} | name
 
 
 def server(environment: Mapping[str, str]) -> PrefectApi:

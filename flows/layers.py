@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+SERVING = ("space", "endpoint")  # the sections that say what is live
 PATHS = {"data": ("source", "code"), "train": ("code",)}  # the fields that name files, by section
 
 

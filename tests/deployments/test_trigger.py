@@ -81,13 +81,14 @@ def test_a_forks_config_is_read_and_nothing_more(repository: Path) -> None:
 
 
 def test_a_preview_touches_nothing_of_the_real_thing() -> None:
-    """Repositories of its own, few rows, this machine, no Space; a config without raw rows has none."""
+    """Repositories of its own, few rows, this machine, no Space and no endpoint; a config without raw rows has none."""
     config = {
         "name": "words",
         "target": "ec2",
         "data": {"repo_id": "a/rows", "sample_rows": 5000},
         "model": {"repo_id": "a/words"},
         "space": {"repo_id": "a/s"},
+        "endpoint": {"name": "a/live"},
     }
     found = committed.preview_of(config)
     assert found == {
