@@ -2,13 +2,12 @@
 
 import json
 import posixpath
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.words import split_words
-from flows.layers import SERVING, flag_layer, merge, with_paths, with_transform
+from flows.layers import SERVING, flag_layer, merge, read_config_file, with_paths, with_transform
 from infra.actions import ActionsJob
 from infra.errors import BadInput
 from infra.prefect_api import PrefectApi
@@ -76,23 +75,19 @@ def preview_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return {section: value for section, value in config.items() if section not in SERVING} | apart | {"data": apart["data"] | rows} | name
 
 
-def server(environment: Mapping[str, str]) -> PrefectApi:
+def server(job: ActionsJob) -> PrefectApi:
     """The Prefect server of a job."""
-    url = environment.get("PREFECT_API_URL")
-    if not url:
+    if not job.prefect_api_url:
         raise BadInput("PREFECT_API_URL isn't set. Give it to the job as a variable of the repository, and PREFECT_API_AUTH_STRING as a secret.")
-    return PrefectApi(url, environment.get("PREFECT_API_AUTH_STRING") or None, PATIENCE_SECONDS)
+    return PrefectApi(job.prefect_api_url, job.prefect_auth or None, PATIENCE_SECONDS)
 
 
 def _table(file: Path) -> dict[str, Any]:
     if file.is_absolute() or file.suffix != ".toml":
         raise BadInput(f"{file}: CI names a TOML file of the repository, by its path from the root: configs/movie_reviews.toml.")
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise BadInput(f"{file}: no such file in this commit.") from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{file}: not TOML: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file in this commit.")
+    return read_config_file(file)
 
 
 def _from_root(value: str, folder: str) -> str:

@@ -6,12 +6,12 @@ Standard library only: CI's runner has nothing else. A report is the plain JSON 
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from infra.errors import Unhealthy, failure_of
 from infra.prefect_api import FINAL_STATES, PrefectApi
-from tasks.outcomes import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, RunOutcome, report_json
+from tasks.outcomes import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, plain_report, report_json
 
 POLL_SECONDS = (0.2, 1.0)  # a run of seconds is looked at often, one of minutes less: each look is three requests
 PATIENCE_GROWS_SECONDS = 40.0  # until the longer pause
@@ -34,7 +34,7 @@ def follow(api: PrefectApi, run_id: str, output: TextIO = sys.stderr, sleep: Cal
             sleep(pause_seconds(time.monotonic() - narrator.started))
     except Unhealthy as error:
         narrator.close()
-        return _report("unknown", "unknown outcome", f"{error} The run may go on: {api.run_url(run_id)}")
+        return plain_report("unknown", "unknown outcome", f"{error} The run may go on: {api.run_url(run_id)}")
 
 
 def pause_seconds(elapsed_seconds: float) -> float:
@@ -52,13 +52,9 @@ def report_of(api: PrefectApi, run: Any) -> dict[str, Any]:
         return report
     steps, message = report["steps"] if report else [], state.get("message") or state["name"]
     if state["type"] == "CANCELLED":
-        return _report("cancelled", "cancelled", message, steps)
+        return plain_report("cancelled", "cancelled", message, steps)
     found = failure_of(message)
-    return _report("failed", found.kind, str(found), steps)
-
-
-def _report(outcome: RunOutcome, kind: str, message: str, steps: Sequence[Any] = ()) -> dict[str, Any]:
-    return {"outcome": outcome, "steps": list(steps), "error": {"kind": kind, "message": message}}
+    return plain_report("failed", found.kind, str(found), steps)
 
 
 class _Narrator:

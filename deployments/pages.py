@@ -10,7 +10,7 @@ def page_of(report: Mapping[str, Any], run: Mapping[str, str] | None, headline: 
     """The verdict (or a headline in its place), what went wrong, what is live, each step."""
     lines = [f"## {headline or HEADLINES[report['outcome']]}", ""]
     if run:
-        lines += [f"Run: [{run['name']}]({run['url']})", ""]
+        lines += [f"Run: [{plain(run['name'])}]({run['url']})", ""]
     if report.get("error"):
         lines += [f"**{report['error']['kind']}**: {plain(report['error']['message'])}", ""]
     live = report.get("live") or {}

@@ -7,9 +7,8 @@ page is the job's alone. With --read, for a fork's code that gets no secret, the
 1 something does, 3 outcome unknown.
 """
 
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from deployments.committed import PREVIEW, PREVIEW_ROWS, Asked, asked_for, preview_of, server
@@ -21,7 +20,7 @@ from infra.actions import ActionsJob
 from infra.errors import SpaceportError, described
 from infra.github import CommitState, GitHub
 from infra.prefect_api import PrefectApi
-from tasks.outcomes import EXIT_CODES
+from tasks.outcomes import EXIT_CODES, NOTHING_TO_DO
 
 BAD = {1, 3}
 READ = "--read"
@@ -52,32 +51,35 @@ class Teller:
             print(f"::warning::{described(error)}", file=sys.stderr)
 
 
-def main(words: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+def main(words: Sequence[str] | None = None, job: ActionsJob | None = None) -> int:
     """Propose, preview, tell; the exit code."""
-    told = list(sys.argv[1:] if words is None else words)
-    job, number = ActionsJob.here(environment), environment.get("PULL_REQUEST") or ""
+    told, job = list(sys.argv[1:] if words is None else words), job or ActionsJob.here()
     try:
         asked = asked_for([word for word in told if word != READ], job)
-        if READ in told:
-            job.tell(FOR_A_FORK.format(file=asked.file))
-            return 0
-        teller = Teller(asked, GitHub.here(environment), int(number) if number.isdigit() else None)
-        teller.say("", "pending", "check and plan")
-        report = _tell(server(environment), asked, teller)
     except SpaceportError as error:
         report = failure(error)
         job.tell(page_of(report, None))
-    else:
-        job.tell("\n".join(teller.parts))
+        return EXIT_CODES[report["outcome"]]
+    if READ in told:
+        job.tell(FOR_A_FORK.format(file=asked.file))
+        return 0
+    teller = Teller(asked, GitHub.of(job), job.pull_request)
+    try:
+        report = _tell(server(job), asked, teller)
+    except SpaceportError as error:
+        report = failure(error)
+        teller.say(page_of(report, None), "error", in_a_line(report))
+    job.tell("\n".join(teller.parts))
     print(in_a_line(report))
     code = EXIT_CODES[report["outcome"]]
     return code if code in BAD else 0
 
 
 def _tell(api: PrefectApi, asked: Asked, teller: Teller) -> dict[str, Any]:
+    teller.say("", "pending", "check and plan")
     report = _run(api, asked, PROPOSAL, "proposal", "A run of this would find and do", teller)
     config = preview_of(asked.config)
-    if report["outcome"] == "planned" and config and "none" not in report["numbers"]["commits"]:
+    if report["outcome"] == "planned" and config and report["numbers"]["commits"] != NOTHING_TO_DO:
         report = _run(api, asked._replace(config=config), PIPELINE, PREVIEW, f"A run on {PREVIEW_ROWS} rows works", teller)
     return report
 

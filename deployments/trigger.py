@@ -9,7 +9,6 @@ a deployment. Exit codes: 0 done, 1 failed or cancelled, 2 kept or undecided by 
 """
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,23 +20,22 @@ from deployments.starting import start_or_attach
 from infra.actions import ActionsJob
 from infra.errors import SpaceportError, UnknownOutcome, described
 from infra.github import GitHub
-from tasks.outcomes import EXIT_CODES
+from tasks.outcomes import EXIT_CODES, plain_report
 
 SWITCHES = ("--detach", "--json")
 Run = dict[str, str]
 
 
-def main(words: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+def main(words: Sequence[str] | None = None, job: ActionsJob | None = None) -> int:
     """Trigger and follow; the exit code."""
-    told = list(sys.argv[1:] if words is None else words)
-    job, run = ActionsJob.here(environment), None
+    told, job, run = list(sys.argv[1:] if words is None else words), job or ActionsJob.here(), None
     try:
         asked = asked_for([word for word in told if word not in SWITCHES], job)
-        api = server(environment)
+        api = server(job)
         run = start_or_attach(api, asked.parameters, asked.key, asked.title, ["ci"])
         print(f"run     {run['name']}   {run['url']}", file=sys.stderr, flush=True)
-        report = {"outcome": "started", "steps": [], "error": None} if "--detach" in told else follow(api, run["id"])
-        _note_what_is_live(GitHub.here(environment), asked, report, run)
+        report = plain_report("started") if "--detach" in told else follow(api, run["id"])
+        _note_what_is_live(GitHub.of(job), asked, report, run)
     except SpaceportError as error:
         report = failure(error)
     job.tell(page_of(report, run), outcome=report["outcome"], run_url=run["url"] if run else "")
@@ -48,8 +46,7 @@ def main(words: Sequence[str] | None = None, environment: Mapping[str, str] = os
 def failure(error: SpaceportError) -> dict[str, Any]:
     """The report of what never became a run; it is said, too."""
     print(f"spaceport: {described(error)}", file=sys.stderr)
-    outcome = "unknown" if isinstance(error, UnknownOutcome) else "failed"
-    return {"outcome": outcome, "steps": [], "error": {"kind": error.kind, "message": str(error)}}
+    return plain_report("unknown" if isinstance(error, UnknownOutcome) else "failed", error.kind, str(error))
 
 
 def _note_what_is_live(github: GitHub | None, asked: Asked, report: Mapping[str, Any], run: Run) -> None:

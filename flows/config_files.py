@@ -1,22 +1,19 @@
 """Reads run configs: files (TOML, YAML by suffix) merged in order, flags on top, and every mistake named with file, field and nearest right field."""
 
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from flows.layers import at_home, flag_layer, merge, with_transform
+from flows.layers import at_home, flag_layer, merge, read_config_file, with_transform
 from flows.run_config import RunConfig
 from infra.errors import BadInput
 from infra.plain_words import complaint
 from infra.spelling import nearest
 
-MAX_FILE_BYTES = 1 << 20
 MOST_VALUES = 100_000
 
 
@@ -33,26 +30,6 @@ def load_run_config(files: Sequence[Path], flags: Mapping[str, str] | None = Non
         return RunConfig.model_validate(with_transform(merged, _home_of_transform(layers)))
     except ValidationError as error:
         raise BadInput(explain(error, layers)) from None
-
-
-def read_config_file(file: Path) -> dict[str, Any]:
-    """The mapping in a TOML or YAML file. Raises BadInput that names the file and the place."""
-    if not file.is_file():
-        raise BadInput(f"{file}: no such file. Name a run config, for example configs/movie_reviews.toml.")
-    if file.stat().st_size > MAX_FILE_BYTES:
-        raise BadInput(f"{file}: {file.stat().st_size} bytes is no run config (at most {MAX_FILE_BYTES}).")
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
-    try:
-        found = yaml.safe_load(text) if file.suffix in {".yaml", ".yml"} else tomllib.loads(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        form = "YAML" if file.suffix in {".yaml", ".yml"} else "TOML"
-        raise BadInput(f"{file}: not {form}: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise BadInput(f"{file}: a run config is a table of named fields; this is {type(found).__name__}.")
-    return found
 
 
 def explain(error: ValidationError, layers: Sequence[tuple[str, Mapping[str, Any]]] = ()) -> str:

@@ -1,4 +1,7 @@
-"""Tables of a run config, as files and flags name them: merged in order, and where their relative paths lie. Standard library only."""
+"""Tables of a run config, as files and flags name them: read, merged in order, and where their relative paths lie.
+
+Standard library only, but for YAML files: CI's runner has nothing else.
+"""
 
 import contextlib
 import tomllib
@@ -6,8 +9,32 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from infra.errors import BadInput
+
+MAX_FILE_BYTES = 1 << 20
+YAML = {".yaml", ".yml"}
 SERVING = ("space", "endpoint")  # the sections that say what is live
 PATHS = {"data": ("source", "code"), "train": ("code",)}  # the fields that name files, by section
+
+
+def read_config_file(file: Path) -> dict[str, Any]:
+    """The mapping in a TOML or YAML file. Raises BadInput that names the file and the place."""
+    if not file.is_file():
+        raise BadInput(f"{file}: no such file. Name a run config, for example configs/movie_reviews.toml.")
+    if file.stat().st_size > MAX_FILE_BYTES:
+        raise BadInput(f"{file}: {file.stat().st_size} bytes is no run config (at most {MAX_FILE_BYTES}).")
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from None
+    try:
+        found = _from_yaml(text) if file.suffix in YAML else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        form = "YAML" if file.suffix in YAML else "TOML"
+        raise BadInput(f"{file}: not {form}: {' '.join(str(error).split())[:200]}. Mend the file there.") from None
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise BadInput(f"{file}: a run config is a table of named fields; this is {type(found).__name__}.")
+    return found
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,3 +89,12 @@ def _absolute(value: str, folder: Path) -> str:
         return str((folder / Path(value).expanduser()).resolve())
     except RuntimeError:  # ~somebody, who isn't here: then it is a file's name
         return str((folder / value).resolve())
+
+
+def _from_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error

@@ -15,6 +15,7 @@ from flows.named_files import with_files
 from flows.planning import Plan, plan_run
 from flows.run_config import RunConfig
 from infra.hub.client import HubClient
+from tasks.outcomes import NOTHING_TO_DO
 from tasks.prefect_tasks import check_task
 
 
@@ -36,7 +37,7 @@ async def proposal(config: RunConfig, git_commit: str | None = None, repository:
 def in_words(plan: Plan) -> dict[str, str]:
     """A plan as a report tells it."""
     found: dict[str, str] = {step.name: f"{step.action}: {step.why}" for step in plan.steps if step.action != "skip"}
-    found["commits"] = f"{plan.commits} at most" if plan.changes else "none: everything is there"
+    found["commits"] = f"{plan.commits} at most" if plan.changes else NOTHING_TO_DO
     if plan.training:
         found["training"] = plan.training.in_words
     return found

@@ -4,12 +4,11 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from infra.actions import GITHUB_API, ActionsJob
 from infra.errors import Unauthorized, Unhealthy
 
-API = "https://api.github.com"
 TIMEOUT_SECONDS = 20
 PAGE = 100
 LONGEST_DESCRIPTION, LONGEST_COMMENT = 140, 60_000  # GitHub's limits: 140, and 65,536 characters
@@ -19,14 +18,13 @@ CommitState = Literal["pending", "success", "failure", "error"]
 class GitHub:
     """One repository of GitHub, with the token of a job."""
 
-    def __init__(self, repository: str, token: str, api: str = API) -> None:
+    def __init__(self, repository: str, token: str, api: str = GITHUB_API) -> None:
         self.repository, self._token, self.api = repository, token, api.rstrip("/")
 
     @classmethod
-    def here(cls, environment: Mapping[str, str]) -> Self | None:
-        """That of the job that we are; None where it has no token."""
-        token, repository = environment.get("GITHUB_TOKEN"), environment.get("GITHUB_REPOSITORY")
-        return cls(repository, token, environment.get("GITHUB_API_URL") or API) if token and repository else None
+    def of(cls, job: ActionsJob) -> Self | None:
+        """That of a job; None where it has no token."""
+        return cls(job.repository, job.github_token, job.github_api) if job.github_token and job.repository else None
 
     def comment(self, number: int, mark: str, text: str) -> None:
         """Write the comment of a pull request that bears a mark (which nobody sees), or edit it where it is there."""

@@ -1,6 +1,7 @@
 """How a run can end, in words and exit codes, and the report on its page as programs read it. Standard library only: CI's runner has nothing else."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from infra.errors import BadInput
@@ -33,6 +34,7 @@ HEADLINES: dict[RunOutcome, str] = {
     "started": "Started",
     "planned": "Planned: nothing stands in the way, and nothing was changed",
 }
+NOTHING_TO_DO = "none: everything is there"  # a proposal's commits
 BEGIN, END = "```json\n", "\n```"
 
 
@@ -49,6 +51,6 @@ def report_json(markdown: str) -> dict[str, Any]:
     return dict(json.loads(markdown[start + len(BEGIN) : markdown.index(END, start)]))
 
 
-def for_people(markdown: str) -> str:
-    """The same report without what is for programs."""
-    return markdown.partition("<details>")[0].rstrip() + "\n"
+def plain_report(outcome: RunOutcome, kind: str = "", message: str = "", steps: Sequence[Any] = ()) -> dict[str, Any]:
+    """The JSON of a report that no run has written; with a kind, of one that ended badly."""
+    return {"outcome": outcome, "steps": list(steps), "error": {"kind": kind, "message": message} if kind else None}

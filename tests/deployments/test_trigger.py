@@ -1,5 +1,6 @@
 """What CI's trigger reads and writes, without a server; tests/pipeline/test_ci.py has one."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from deployments import committed, pages, pull_request
 from infra.actions import ActionsJob
 from infra.errors import BadInput
 from infra.settings import PROJECT
+from tests.github_api.server import TOKEN, running_forge
 
 CONFIG = """
 name = "words"
@@ -73,11 +75,22 @@ def test_the_page_shows_a_quoted_message_as_text() -> None:
 
 def test_a_forks_config_is_read_and_nothing_more(repository: Path) -> None:
     """Without a secret the job still has an answer: what is wrong, or who can go on."""
-    job = {"GITHUB_REPOSITORY": "acme/words", "GITHUB_SHA": "c" * 40, "GITHUB_STEP_SUMMARY": str(repository / "page")}
+    job = ActionsJob.here({"GITHUB_REPOSITORY": "acme/words", "GITHUB_SHA": "c" * 40, "GITHUB_STEP_SUMMARY": str(repository / "page")})
     assert pull_request.main(["configs/words.toml", "--read"], job) == 0
     assert "can be read" in (repository / "page").read_text() and "Somebody of the team" in (repository / "page").read_text()
     (repository / "configs" / "words.toml").write_text("name = ")
     assert pull_request.main(["configs/words.toml", "--read"], job) == 1 and "not TOML" in (repository / "page").read_text()
+
+
+def test_a_server_that_is_away_leaves_no_status_waiting(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be asked: the commit's status is an error with the reason, and so is the comment; neither stays pending for ever."""
+    monkeypatch.setattr(committed, "PATIENCE_SECONDS", 0.2)
+    with running_forge() as forge:
+        away = ActionsJob(repository="acme/words", repository_url="/srv/words.git", commit="c" * 40, github_api=forge.url, github_token=TOKEN)
+        job = dataclasses.replace(away, pull_request=7, prefect_api_url="http://127.0.0.1:9/api")
+        assert pull_request.main(["configs/words.toml"], job) == 1
+        assert [status["state"] for status in forge.statuses] == ["pending", "error"] and forge.refused == []
+        assert "can't be reached" in forge.statuses[-1]["description"] and "can't be reached" in forge.comments[0]["body"]
 
 
 def test_a_preview_touches_nothing_of_the_real_thing() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from infra.actions import ActionsJob
 from infra.errors import Unauthorized, Unhealthy
 from infra.github import GitHub
 from tests.github_api.server import TOKEN, Forge, running_forge
@@ -19,7 +20,7 @@ def forge() -> Iterator[Forge]:
 
 @pytest.fixture
 def github(forge: Forge) -> GitHub:
-    found = GitHub.here({"GITHUB_TOKEN": TOKEN, "GITHUB_REPOSITORY": "acme/words", "GITHUB_API_URL": forge.url})
+    found = GitHub.of(ActionsJob(repository="acme/words", github_token=TOKEN, github_api=forge.url))
     assert found
     return found
 
@@ -64,4 +65,4 @@ def test_a_job_without_the_permission_is_told_so(forge: Forge, github: GitHub) -
 
 def test_outside_of_a_job_nobody_is_told() -> None:
     """No token, no GitHub."""
-    assert GitHub.here({"GITHUB_REPOSITORY": "acme/words"}) is None
+    assert GitHub.of(ActionsJob(repository="acme/words")) is None
