@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> int:
     start: Any = torchrun  # without types in torch 2.13
     # The time that ranks have to end: after a SIGTERM to seal, and after the fault of another rank, whom they may be waiting for in vain.
     grace = math.ceil(float(os.environ.get(contract.GRACE_SECONDS) or _GRACE_SECONDS))
-    options = ["--standalone", "--nproc-per-node", processes, "--max-restarts", "0", "--shutdown-timeout", str(grace)]
+    # All ranks are here. Without the address they look for each other by the machine's name, which needn't resolve, for minutes and in vain (torch 2.13).
+    options = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", processes, "--max-restarts", "0", "--shutdown-timeout", str(grace)]
     try:
         start.run(start.parse_args([*options, *program]))
     except ChildFailedError as error:
