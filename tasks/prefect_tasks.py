@@ -30,7 +30,7 @@ from tasks.gate_page import headline_gate, numbers_of, render_gate
 from tasks.outcomes import ARTIFACT_KEY, StepOutcome
 from tasks.promote_model import promote, promote_by_hand, roll_back
 from tasks.publish_candidate import METRICS_FILE
-from tasks.refresh_endpoint import EndpointConfig, refresh_endpoint, sleeps_at
+from tasks.refresh_endpoint import EndpointConfig, refresh_endpoint
 from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space, space_record
 from tasks.report import Ended, RunReport, render_report
 from tasks.serving_probe import Predictor, probe_rows, split_rows, texts_of
@@ -165,8 +165,7 @@ async def refresh_endpoint_task(model: ModelRevision, dataset: DatasetRevision, 
 
     def refresh() -> Any:
         check = partial(check_still_live, hub, model) if follows_main else lambda: None
-        asleep = sleeps_at(model, config, hub)
-        rows = [] if asleep else probe_rows(model, dataset, predictor, hub)
+        rows = partial(probe_rows, model, dataset, predictor, hub)
         return refresh_endpoint(model, rows, config, hub, poll_seconds=1.0, check=check)
 
     refreshed = await asyncio.to_thread(refresh)

@@ -66,7 +66,7 @@ class EndpointRefresh(Frozen):
 
 def refresh_endpoint(
     model: ModelRevision,
-    rows: Sequence[ProbeRow],
+    rows: Callable[[], Sequence[ProbeRow]],
     config: EndpointConfig,
     hub: HubClient,
     *,
@@ -76,20 +76,20 @@ def refresh_endpoint(
 ) -> EndpointRefresh:
     """Create or update the endpoint at exactly `model`, and wait for its proof. Raises Unhealthy with the old revision serving.
 
-    `check` is called before anything is changed; what it raises ends the step.
+    `check` is called before anything is changed; what it raises ends the step. `rows` are worked out, by a run of the model, only where they are asked for.
     """
     endpoint = InferenceEndpoint(hub, config.name)
     before = endpoint.state()
     if before and before.stage == PAUSED:
         raise Unhealthy(f"endpoint {config.name} is paused. Resume it (its page, or resume_inference_endpoint), then run again; nothing was changed.")
     check()
-    done = before is not None and _is_at(before, model, config.hardware) and before.stage not in DOWN
+    done = is_served(before, model, config)
+    # One that sleeps at this revision isn't woken, and paid, for another proof.
+    asked = () if done and before and before.stage == ASLEEP else rows()
     if not done:
         _move(endpoint, before, model, config)
-    if done and before and before.stage == ASLEEP and before.url:  # it isn't woken, and paid, for this
-        return EndpointRefresh(name=config.name, model=model, outcome="reused", key=endpoint_record(model, config).key, url=before.url)
     try:
-        url = _proved(endpoint, model, rows, config, poll_seconds, settle_seconds)
+        url = _proved(endpoint, model, asked, config, poll_seconds, settle_seconds)
     except Unhealthy as failure:
         raise _put_back(endpoint, before, model, config, failure, done, poll_seconds) from failure
     return EndpointRefresh(name=config.name, model=model, outcome="reused" if done else "published", key=endpoint_record(model, config).key, url=url)
@@ -111,12 +111,6 @@ def check_endpoint(config: EndpointConfig, hub: HubClient) -> str:
     if state and state.stage == PAUSED:
         raise Unhealthy(f"endpoint {config.name} is paused. Resume it (its page, or resume_inference_endpoint).")
     return f"{config.name}, {price:g} USD per replica and hour" + (f", {state.stage}" if state else ", will be created")
-
-
-def sleeps_at(model: ModelRevision, config: EndpointConfig, hub: HubClient) -> bool:
-    """Whether it sleeps at this very revision: then it isn't asked for a proof."""
-    state = InferenceEndpoint(hub, config.name).state()
-    return state is not None and state.stage == ASLEEP and _is_at(state, model, config.hardware)
 
 
 def is_served(state: EndpointState | None, model: ModelRevision, config: EndpointConfig) -> bool:

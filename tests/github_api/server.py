@@ -2,14 +2,14 @@
 
 import json
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
+
+from tests.loopback import answering
 
 DESCRIBED = json.loads(Path(__file__).with_name("openapi.json").read_text())["paths"]
 TOKEN = "ghs_a-job-of-the-tests"
@@ -74,28 +74,13 @@ def running_forge() -> Iterator[Forge]:
     """A forge on a free port."""
     forge = Forge()
 
-    class Handler(BaseHTTPRequestHandler):
-        def _handle(self) -> None:
-            path, _, query = self.path.partition("?")
-            length = int(self.headers.get("content-length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            known = self.headers.get("authorization") == f"Bearer {TOKEN}"
-            code, said = forge.answer(self.command, path, dict(part.split("=") for part in query.split("&") if part), body) if known else (401, {})
-            if code >= 400:
-                forge.refused.append(f"{self.command} {path} {code} {said}")
-            text = json.dumps(said).encode()
-            self.send_response(code)
-            self.send_header("content-length", str(len(text)))
-            self.end_headers()
-            self.wfile.write(text)
+    def answer(method: str, path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        path, _, query = path.partition("?")
+        known = headers.get("authorization") == f"Bearer {TOKEN}"
+        code, said = forge.answer(method, path, dict(part.split("=") for part in query.split("&") if part), body) if known else (401, {})
+        if code >= 400:
+            forge.refused.append(f"{method} {path} {code} {said}")
+        return code, said
 
-        do_GET = do_POST = do_PATCH = _handle
-
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        forge.url = f"http://127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answering(answer) as forge.url:
         yield forge
-        server.shutdown()

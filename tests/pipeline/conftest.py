@@ -200,6 +200,30 @@ def same_bytes_in_two_processes(spaceport: Spaceport, project: Path, target: str
     assert found[0] == found[1]
 
 
+# A model that knows some words, told them by the config; it can be told to wait for a file, and to fail.
+KNOWN_WORDS_SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+if sys.argv[1] == "train":
+    told = json.loads(Path(os.environ["SPACEPORT_CONFIG"]).read_text())["args"]
+    if told.get("fails"):
+        sys.exit("the script gives up")
+    while told.get("until") and not Path(told["until"]).exists():
+        time.sleep(0.05)
+    output = Path(os.environ["SPACEPORT_OUTPUT"])
+    output.joinpath("model.json").write_text(json.dumps({"good": told["known"], "version": 1}))
+    output.joinpath("metrics.json").write_text(json.dumps({"words": len(told["known"])}))
+else:
+    import pyarrow.parquet as parquet
+    good, lines = json.loads(Path(os.environ["SPACEPORT_MODEL"], "model.json").read_text())["good"], []
+    for shard in sorted(Path(os.environ["SPACEPORT_DATA"], "data").glob(os.environ["SPACEPORT_SPLIT"] + "-*.parquet")):
+        for row in parquet.read_table(shard).to_pylist():
+            lines.append({"row_id": row["row_id"], "prediction": "good" if any(word in row["text"] for word in good) else "bad", "score": 0.9})
+    Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps(line) + "\\n" for line in lines))
+"""
+KNOWN_WORDS_ROWS = "text,label\n" + "".join(
+    f"{word} film number {n},{label}\n" for n in range(60) for word, label in (("great", "good"), ("fine", "good"), ("awful", "bad"), ("dull", "bad"))
+)
 WAITING_SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path

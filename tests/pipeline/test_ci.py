@@ -15,28 +15,8 @@ from infra.prefect_api import PrefectApi
 from infra.settings import PROJECT
 from tests.eventually import eventually
 from tests.github_api.server import TOKEN, Forge, running_forge
-from tests.pipeline.conftest import SLOW_MACHINE_SECONDS
+from tests.pipeline.conftest import KNOWN_WORDS_ROWS, KNOWN_WORDS_SCRIPT, SLOW_MACHINE_SECONDS
 
-SCRIPT = """
-import json, os, sys, time
-from pathlib import Path
-if sys.argv[1] == "train":
-    told = json.loads(Path(os.environ["SPACEPORT_CONFIG"]).read_text())["args"]
-    if told.get("fails"):
-        sys.exit("the script gives up")
-    while told.get("until") and not Path(told["until"]).exists():
-        time.sleep(0.05)
-    output = Path(os.environ["SPACEPORT_OUTPUT"])
-    output.joinpath("model.json").write_text(json.dumps({"good": told["known"], "version": 1}))
-    output.joinpath("metrics.json").write_text(json.dumps({"words": len(told["known"])}))
-else:
-    import pyarrow.parquet as parquet
-    good, lines = json.loads(Path(os.environ["SPACEPORT_MODEL"], "model.json").read_text())["good"], []
-    for shard in sorted(Path(os.environ["SPACEPORT_DATA"], "data").glob(os.environ["SPACEPORT_SPLIT"] + "-*.parquet")):
-        for row in parquet.read_table(shard).to_pylist():
-            lines.append({"row_id": row["row_id"], "prediction": "good" if any(word in row["text"] for word in good) else "bad", "score": 0.9})
-    Path(os.environ["SPACEPORT_PREDICTIONS"]).write_text("".join(json.dumps(line) + "\\n" for line in lines))
-"""
 CONFIG = """
 name = "{name}"
 [data]
@@ -52,9 +32,6 @@ args.known = ["great"]
 repo_id = "acme/{name}"
 """
 AWAY = "from deployments import committed, trigger; committed.PATIENCE_SECONDS = 1; raise SystemExit(trigger.main())"
-ROWS = "text,label\n" + "".join(
-    f"{word} film number {n},{label}\n" for n in range(60) for word, label in (("great", "good"), ("fine", "good"), ("awful", "bad"), ("dull", "bad"))
-)
 
 
 class Team:
@@ -64,7 +41,7 @@ class Team:
         self.spaceport, self.name, self.checkout, self.origin = spaceport, name, folder / "checkout", folder / "origin.git"
         git("init", "--quiet", "--bare", str(self.origin), at=folder)
         git("clone", "--quiet", str(self.origin), str(self.checkout), at=folder)
-        for file, text in ((f"configs/{name}.toml", CONFIG.format(name=name)), ("scripts/script.py", SCRIPT), ("data/rows.csv", ROWS)):
+        for file, text in ((f"configs/{name}.toml", CONFIG.format(name=name)), ("scripts/script.py", KNOWN_WORDS_SCRIPT), ("data/rows.csv", KNOWN_WORDS_ROWS)):
             (self.checkout / file).parent.mkdir(exist_ok=True)
             (self.checkout / file).write_text(text)
         self.config = f"configs/{name}.toml"
@@ -152,7 +129,7 @@ def test_a_rerun_of_a_job_attaches_and_another_push_is_another_run(team: Team, f
 def test_the_script_that_was_pushed_is_the_one_that_trains(team: Team, first: tuple[int, dict[str, Any]]) -> None:
     """An edit that isn't pushed changes nothing; pushed, it retrains. Exit code 2 where the gate keeps the candidate."""
     script = team.checkout / "scripts" / "script.py"
-    script.write_text(SCRIPT.replace('"version": 1', '"version": 2'))
+    script.write_text(KNOWN_WORDS_SCRIPT.replace('"version": 1', '"version": 2'))
     assert team.trigger("3")[1]["outcome"] == "unchanged"
     team.push("second")
     code, report = team.trigger("4")

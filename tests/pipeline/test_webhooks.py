@@ -16,7 +16,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import PROJECT
 from tests.eventually import eventually
-from tests.pipeline.test_ci import ROWS, SCRIPT
+from tests.pipeline.conftest import KNOWN_WORDS_ROWS, KNOWN_WORDS_SCRIPT
 
 SECRET = "canary-of-the-webhook-31337"
 CONFIG = """
@@ -44,14 +44,14 @@ class Hooked:
         self.spaceport, self.url = spaceport, f"http://127.0.0.1:{port}/"
         self.config, self.log = folder / "hooked.toml", folder / "receiver.log"
         self.config.write_text(CONFIG)
-        (folder / "script.py").write_text(SCRIPT)
+        (folder / "script.py").write_text(KNOWN_WORDS_SCRIPT)
         self.hub = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
         self.hub.create_repo("hooked/raw", repo_type="dataset", private=True)
         stack = json.loads((spaceport.home / "stack.json").read_text())
         self.api = PrefectApi(stack["prefect_api_url"], spaceport.key("prefect"))
 
     def commit_rows(self, more: str = "", message: str = "more rows") -> str:
-        change = [CommitOperationAdd("rows.csv", (ROWS + more).encode())]
+        change = [CommitOperationAdd("rows.csv", (KNOWN_WORDS_ROWS + more).encode())]
         return str(self.hub.create_commit("hooked/raw", change, repo_type="dataset", commit_message=message).oid)
 
     def runs(self) -> list[Any]:

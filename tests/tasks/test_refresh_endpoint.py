@@ -57,7 +57,7 @@ class Team:
 
     def refresh(self, model: ModelRevision, score: float, check: Callable[[], None] = lambda: None, **more: Any) -> EndpointRefresh:
         rows = [ProbeRow(text="a text", expected={"yes": score, "no": 1 - score})]
-        return refresh_endpoint(model, rows, self.config(**more), self.client, poll_seconds=0.05, settle_seconds=1, check=check)
+        return refresh_endpoint(model, lambda: rows, self.config(**more), self.client, poll_seconds=0.05, settle_seconds=1, check=check)
 
     def says(self) -> float:
         state = self.endpoint.state()
@@ -229,7 +229,7 @@ def test_whatever_the_line_does_a_rerun_ends_with_one_endpoint_at_the_revision(t
         line.traffic = Traffic(team.namespace, decide=lambda call, number, place=place: fault if number == place else None)
         for attempt in range(2):
             try:
-                refresh_endpoint(model, rows, config, other, poll_seconds=0.05, settle_seconds=1)
+                refresh_endpoint(model, lambda rows=rows: rows, config, other, poll_seconds=0.05, settle_seconds=1)
                 break
             except SpaceportError:
                 assert attempt == 0 and line.traffic.met, "failed without a fault, or after it was over"
@@ -258,4 +258,5 @@ def test_a_recipes_model_needs_no_handler(team: Team, tmp_path: Path) -> None:
     sha = team.api.upload_folder(repo_id=team.model_id, folder_path=folder).oid
     rows = [ProbeRow(text="a great film", expected=expected)]
     model = ModelRevision(repo_id=team.model_id, sha=str(sha))
-    assert len(expected) == 2 and refresh_endpoint(model, rows, team.config(startup_timeout_seconds=300), team.client, poll_seconds=0.2).outcome == "published"
+    served = refresh_endpoint(model, lambda: rows, team.config(startup_timeout_seconds=300), team.client, poll_seconds=0.2)
+    assert len(expected) == 2 and served.outcome == "published"

@@ -46,6 +46,15 @@ class Call:
         """The caller's name where a user is needed."""
         return self.caller.user or "anonymous"
 
+    def own_namespace(self, what: str, doing: str = "") -> str:
+        """The namespace of the path, if the caller belongs there; with `doing`, if they may also write there. `what` lies in it."""
+        name = self.state.users.namespace(self.param("namespace"))
+        if name is None or not self.state.users.is_member(self.caller, name):
+            raise Refusal(403, f"Forbidden: you don't have the rights to see the {what} of {self.param('namespace')[:100]}")
+        if doing and not self.state.users.may_write(self.caller, name):
+            raise Refusal(403, f"Forbidden: you don't have the rights to {doing} {name} with this token")
+        return name
+
     @property
     def endpoint(self) -> str:
         """This Hub as the caller names it (localhost, or a proxy on another loopback port): links must lead the same way."""

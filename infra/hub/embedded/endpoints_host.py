@@ -28,7 +28,7 @@ WANTS_A_PROCESS = frozenset({"pending", "initializing", "updating", "updateFaile
 
 @dataclass
 class Endpoint:
-    """One endpoint. `spec` is what was asked for; `served` the revision that answers now."""
+    """One endpoint. `spec` is what was asked for; `app` answers now."""
 
     namespace: str
     spec: dict[str, Any]
@@ -38,7 +38,6 @@ class Endpoint:
     message: str = ""
     created: str = field(default_factory=lambda: stamp(datetime.now(UTC)))
     updated: str = ""
-    served: str | None = None
     app: App | None = field(default=None, repr=False)
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
     work: "asyncio.Task[None] | None" = field(default=None, repr=False)
@@ -141,7 +140,7 @@ class EndpointHost:
             endpoint.message = " ".join([str(problem), *(str(line["data"]) for line in log.since(max(0, log.written - 3)))])[:1000]
             endpoint.save()
             return
-        old, endpoint.app, endpoint.served, endpoint.state = endpoint.app, app, model["revision"], "running"
+        old, endpoint.app, endpoint.state = endpoint.app, app, "running"
         endpoint.save()
         if old:
             if under_way := endpoint.asked.get(old):
@@ -186,4 +185,4 @@ class EndpointHost:
             await asyncio.gather(endpoint.work, return_exceptions=True)
         if endpoint.app:
             await endpoint.app.stop()
-        endpoint.app = endpoint.served = None
+        endpoint.app = None

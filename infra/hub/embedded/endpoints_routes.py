@@ -160,13 +160,7 @@ def _host(call: Call) -> EndpointHost:
 
 
 def _namespace(call: Call, write: bool = False) -> str:
-    """The namespace of the path, if the caller belongs there."""
-    name = call.state.users.namespace(call.param("namespace"))
-    if name is None or not call.state.users.is_member(call.caller, name):
-        raise Refusal(403, f"Forbidden: you don't have the rights to see the endpoints of {call.param('namespace')[:100]}")
-    if write and not call.state.users.may_write(call.caller, name):
-        raise Refusal(403, f"Forbidden: you don't have the rights to change endpoints of {name} with this token")
-    return name
+    return call.own_namespace("endpoints", "change endpoints of" if write else "")
 
 
 def _endpoint(call: Call, write: bool = False) -> Endpoint:

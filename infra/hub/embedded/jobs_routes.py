@@ -121,13 +121,7 @@ def _host(call: Call) -> JobHost:
 
 
 def _namespace(call: Call, write: bool = False) -> str:
-    """The namespace of the path, if the caller belongs there."""
-    name = call.state.users.namespace(call.param("namespace"))
-    if name is None or not call.state.users.is_member(call.caller, name):
-        raise Refusal(403, f"Forbidden: you don't have the rights to see the Jobs of {call.param('namespace')[:100]}")
-    if write and not call.state.users.may_write(call.caller, name):
-        raise Refusal(403, f"Forbidden: you don't have the rights to run Jobs in {name} with this token")
-    return name
+    return call.own_namespace("Jobs", "run Jobs in" if write else "")
 
 
 def _type(call: Call, namespace: str) -> str:

@@ -1,10 +1,7 @@
 """Webhooks of the embedded Hub, through the unmodified client: told about commits in the service's own form, tried again, and shown to nobody else."""
 
-import json
 import stat
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from infra.hub.embedded.process import EmbeddedHub
 from tests.eventually import eventually
+from tests.loopback import answering
 
 
 class Listener:
@@ -28,24 +26,16 @@ class Listener:
 def listener() -> Iterator[Listener]:
     found = Listener()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            found.calls += 1
-            if found.calls > found.refusals:
-                found.events.append((body, self.headers.get("x-webhook-secret")))
-            self.send_response(200 if found.calls > found.refusals else 500)
-            self.send_header("content-length", "0")
-            self.end_headers()
+    def answer(method: str, path: str, headers: Mapping[str, str], body: Any) -> tuple[int, Any]:
+        found.calls += 1
+        if found.calls <= found.refusals:
+            return 500, {}
+        found.events.append((body, headers.get("x-webhook-secret")))
+        return 200, {}
 
-        def log_message(self, format: str, *arguments: Any) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        found.url = f"http://127.0.0.1:{server.server_port}/"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with answering(answer) as url:
+        found.url = f"{url}/"
         yield found
-        server.shutdown()
 
 
 def commit(api: Any, repo_id: str, text: str) -> str:
