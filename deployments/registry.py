@@ -1,6 +1,7 @@
 """Puts the deployments of prefect.yaml on a Prefect server: idempotent, in about a second (`python -m deployments.registry [POOL ... | --all]`)."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Container, Mapping, Sequence
 from datetime import timedelta
@@ -35,23 +36,22 @@ async def register_deployments(manifest: str, pools: Container[str] = AT_START, 
     described = yaml.safe_load(manifest)
     wanted = [entry for entry in described["deployments"] if entry["work_pool"]["name"] in pools]
     async with get_client() as client:
-        for pool in sorted({entry["work_pool"]["name"] for entry in wanted}):
-            await _ensure_pool(client, pool)
+        there = {pool.name for pool in await client.read_work_pools()}
+        for pool in sorted({entry["work_pool"]["name"] for entry in wanted} - there):
+            await _make_pool(client, pool)
         known = {(found.flow_id, found.name): found for found in await client.read_deployments(limit=200)}
         return [await _register(client, entry, known, scheduled) for entry in wanted]
 
 
-async def _ensure_pool(client: Any, name: str) -> None:
+async def _make_pool(client: Any, name: str) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
     place, description = POOLS[name]
     template = resolve_name(place)()
     pool = WorkPoolCreate(name=name, type=name, base_job_template=template, description=description)
-    try:
+    with contextlib.suppress(ObjectAlreadyExists):  # somebody else was quicker
         await client.create_work_pool(pool)
-    except ObjectAlreadyExists:
-        return
 
 
 async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any], scheduled: bool) -> str:
@@ -72,12 +72,17 @@ async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any]
         "enforce_parameter_schema": True,
         "version": git_commit(PROJECT),
     }
-    if found:
+    if found and not _is_there(found, said, variables):
         await client.update_deployment(found.id, DeploymentUpdate(**said, job_variables={**found.job_variables, **variables}))
-    else:
+    elif not found:
         schedules = _schedules(entry) if scheduled else None
         await client.create_deployment(flow_id=flow_id, name=entry["name"], **said, job_variables=variables, schedules=schedules)
     return f"{flow.name}/{entry['name']}"
+
+
+def _is_there(found: Any, said: Mapping[str, Any], variables: Mapping[str, Any]) -> bool:
+    """Whether a deployment is as the manifest says already: an update costs the server half a second, in which it answers nobody."""
+    return all(getattr(found, name) == value for name, value in said.items()) and variables.items() <= found.job_variables.items()
 
 
 def _schedules(entry: Mapping[str, Any]) -> list[Any]:

@@ -20,7 +20,7 @@ from infra.git_commit import git_commit
 from infra.prefect_api import PrefectApi
 from infra.revisions import Frozen
 from infra.settings import Settings, adopt
-from tasks.report import RunReport
+from tasks.report import RunReport, for_programs
 
 Answer = TypeVar("Answer", bound=Frozen)
 
@@ -68,7 +68,7 @@ def run(
     _have_worker(config)
     api = PrefectApi.from_settings(settings)
     parameters = {"config": config.model_dump(mode="json"), "git_commit": git_commit(files[0].resolve().parent) if files else None}
-    triggered = start_or_attach(api, parameters, key or str(uuid.uuid4()), config.name)
+    triggered = start_or_attach(api, parameters, key or str(uuid.uuid4()), config.name, checked=True)
     if detach:
         return ended(triggered, RunReport(outcome="started"), json)
     say(f"run     {triggered['name']}   {triggered['url']}")
@@ -174,4 +174,4 @@ def ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> 
 def as_json(flow_run: Mapping[str, str] | None, report: RunReport) -> dict[str, Any]:
     """The one object of --json."""
     shown = None if flow_run is None else {name: flow_run[name] for name in ("id", "name", "url")}
-    return {"flow_run": shown, **report.model_dump(mode="json", exclude={"numbers"})}
+    return {"flow_run": shown, **for_programs(report).model_dump(mode="json", exclude={"numbers"})}

@@ -23,7 +23,7 @@ def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
     console.print(f"\n[bold {COLOURS.get(report.outcome, 'red')}]{HEADLINES[report.outcome]}[/]")
     if report.error:
         console.print(f"{report.error.kind}: {report.error.message}", style="red", markup=False, soft_wrap=True)
-    for name, value in report.numbers.items():
+    for name, value in (report.numbers | report.cost).items():
         console.print(f"  {name:<22} {value}", markup=False, soft_wrap=True)
     if report.steps:
         console.print(_steps(report))
@@ -35,6 +35,8 @@ def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:
         console.print(f"live    {report.live.space_url}", style="bold", markup=False, soft_wrap=True)
     if report.live.endpoint_url:
         console.print(f"live    {report.live.endpoint_url}", style="bold", markup=False, soft_wrap=True)
+    if report.take_back:
+        console.print(f"back    {report.take_back.replace('`', '')}", markup=False, soft_wrap=True)
     if flow_run:
         console.print(f"run     {flow_run['url']}", markup=False, soft_wrap=True)
 

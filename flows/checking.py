@@ -109,8 +109,10 @@ def _data(config: DataConfig, hub: HubClient) -> str:
 def _script(config: RunConfig, hub: HubClient) -> str:
     """What would run; a script whose models can't be asked for answers is told of before it has trained one."""
     said = check_script(config.train)
-    if config.train.recipe or config.train.predict:
+    if config.train.recipe:
         return said
+    if config.train.predict:
+        return f"{said}; the Space's app loads what transformers saved" if config.space and config.space.template == "gradio" else said
     if config.space:
         raise BadInput("train.predict.command is missing: the Space is proved by the answers of the model's files. Add it, or leave space out.")
     main = read_main(hub, Repo(repo_type="model", repo_id=config.model.repo_id))

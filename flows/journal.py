@@ -11,7 +11,7 @@ from infra.errors import Cancelled as CancelledByAPerson
 from tasks.gate_statistics import Decision
 from tasks.outcomes import HEADLINES, RunOutcome, StepName
 from tasks.prefect_tasks import show_report
-from tasks.report import Ended, Failure, Live, RunReport, StepReport
+from tasks.report import Ended, Failure, Live, RunReport, StepReport, Verdict
 
 STATE_NAMES: dict[RunOutcome, str] = {
     "promoted": "Promoted",
@@ -31,7 +31,10 @@ class Journal:
         self.steps: list[StepReport] = []
         self.live = Live()
         self.numbers: dict[str, str] = {}
+        self.verdict: Verdict | None = None
+        self.made_from: dict[str, str] = {}
         self.cost: dict[str, str] = {}
+        self.take_back: str | None = None  # where it isn't simply a rollback
         self.decision: Decision = "promote"
         self.before: list[State[Ended]] = []  # the step before, for `wait_for`
 
@@ -46,6 +49,8 @@ class Journal:
             raise
         self._note(StepReport(name=name, outcome=ended.outcome, revision=ended.revision, key=ended.key, seconds=round(time.monotonic() - started, 2)))
         self.numbers |= ended.numbers
+        self.verdict = ended.verdict or self.verdict
+        self.made_from |= ended.made_from
         self.cost |= ended.cost
         self.before = [state]
         # A copy, so that Prefect draws the arrows of the picture (`wait_for`) and not one from every step that once held the value.
@@ -71,7 +76,20 @@ class Journal:
     def _report(self, error: BaseException | None) -> RunReport:
         failure = Failure.of(error) if error else None
         outcome = self._outcome() if not failure else "cancelled" if failure.kind == "cancelled" else "failed"
-        return RunReport(outcome=outcome, steps=tuple(self.steps), live=self.live, error=failure, numbers=self.numbers | self.cost)
+        moved = next((step.revision for step in self.steps if step.name == "promote_model" and step.outcome == "published"), None)
+        live = self.live.model_copy(update={"model": moved}) if failure and moved else self.live  # main moved before the run failed
+        said = {"numbers": self.numbers, "verdict": self.verdict, "made_from": self.made_from, "cost": self.cost}
+        return RunReport(outcome=outcome, steps=tuple(self.steps), live=live, error=failure, take_back=self._way_back(outcome, live.model), **said)
+
+    def _way_back(self, outcome: RunOutcome, model: str | None) -> str | None:
+        """How to undo what is live now, or to decide otherwise than the gate."""
+        if outcome in {"kept", "undecided"} and self.verdict:
+            return f"nothing was moved; by your own word the candidate becomes live with `spaceport promote {self.verdict.candidate}`"
+        if outcome == "planned" or not model:
+            return None
+        if self.verdict and self.verdict.production is None:
+            return "nothing was live before it, so there is nothing to go back to"
+        return self.take_back or f"`spaceport rollback {model.partition('@')[0]}`"
 
     def _outcome(self) -> RunOutcome:
         if self.decision != "promote":

@@ -18,6 +18,7 @@ from infra.hub.client import HubClient
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.gate import GateVerdict
 from tasks.prefect_tasks import check_task, data_register_task, gate_task, promote_model_task, refresh_endpoint_task, refresh_space_task, train_model_task
+from tasks.refresh_space import check_loadable
 from tasks.serving_probe import Predictor
 from tasks.train_model import Columns
 from tasks.training.carrying import packed
@@ -43,6 +44,8 @@ async def pipeline(config: RunConfig, git_commit: str | None = None, repository:
             columns = await asyncio.to_thread(columns_of, config, dataset, hub)
             predictor = predictor_of(config, columns)
             candidate = await _candidate(journal, config, dataset, columns, git_commit)
+            if config.space:
+                await asyncio.to_thread(check_loadable, candidate, config.space, hub)
             model = await _promoted(journal, config, dataset, candidate, predictor)
             await _space(journal, config, dataset, model, predictor)
             await _endpoint(journal, config, dataset, model, predictor)

@@ -18,6 +18,7 @@ from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from infra.revisions import DatasetRevision, ModelRevision
 from tasks.prefect_tasks import move_live_task, refresh_endpoint_task, refresh_space_task
+from tasks.refresh_space import check_loadable
 from tasks.serving_probe import Predictor
 
 
@@ -48,6 +49,9 @@ async def _move(back: bool, revision: str, instead_of: str | None, config: RunCo
             hub = HubClient.from_settings()
             move = await _remembered(back, revision, instead_of, hub)
             serving = await asyncio.to_thread(_serving, move, config, hub)
+            journal.take_back = f"`spaceport promote {move.instead_of}`" if back else None
+            if serving and serving.config.space and not back:  # what was live once was served once
+                await asyncio.to_thread(check_loadable, move.revision, serving.config.space, hub)
             model: ModelRevision = await journal.step("promote_model", move_live_task, back, move.revision, move.instead_of)
             if serving and serving.config.space:
                 await journal.step("refresh_space", refresh_space_task, model, serving.dataset, serving.config.space, serving.predictor)

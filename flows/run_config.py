@@ -15,6 +15,7 @@ from tasks.refresh_space import SpaceConfig
 from tasks.train_model import TrainConfig
 
 Target = Literal["process", "hf-jobs", "kubernetes", "ec2"]
+_MEETING = ("process", "kubernetes")  # rented instances have no open port, Jobs no address
 
 
 def _as_dataset_revision(text: str | None) -> str | None:
@@ -57,6 +58,12 @@ class RunConfig(Frozen):
     def _one_source_of_rows(self) -> Self:
         if (self.data is None) == (self.dataset is None):
             raise ValueError("exactly one of data (raw rows) and dataset (an existing revision) is needed")
+        return self
+
+    @model_validator(mode="after")
+    def _machines_that_meet(self) -> Self:
+        if self.train.nodes > 1 and self.target not in _MEETING:
+            raise ValueError(f"train.nodes = {self.train.nodes} needs target {' or '.join(_MEETING)}; machines of {self.target} can't reach each other")
         return self
 
     @property

@@ -10,7 +10,8 @@ from infra.hub.ledger import Ledger
 from infra.hub.live import read_main, rejected_candidates
 from infra.hub.promotions import Promotion, candidate_record, live_promotion
 from infra.hub.spaces.live import LiveSpace
-from infra.hub.spaces.render import PIN_FILE, REVISION_PATHS, SpaceTemplate
+from infra.hub.spaces.render import PIN_FILE
+from infra.hub.spaces.templates import TEMPLATES, SpaceTemplate
 from infra.revisions import Frozen, ModelRevision, Repo
 from tasks.publish_candidate import CONFIG_FILE
 
@@ -131,7 +132,7 @@ def _lag(live: Promotion, endpoint: EndpointStanding | None) -> str | None:
 
 def _answer(live: LiveSpace, stage: str, template: SpaceTemplate) -> dict[str, Any] | None:
     """What the app says. One that sleeps isn't woken for this."""
-    return live.revision(REVISION_PATHS[template]) if stage.startswith("RUNNING") else None
+    return live.revision(TEMPLATES[template].revision_path) if stage.startswith("RUNNING") else None
 
 
 def _named(told: object) -> str | None:

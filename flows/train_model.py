@@ -10,6 +10,7 @@ from prefect.states import Cancelled, Completed, Failed
 from flows.attended import attended
 from flows.lineage import base_revision, columns_of, resolved_config, training_record
 from flows.run_config import RunConfig
+from infra.compute.gang import Gang
 from infra.compute.phases import PhaseClock
 from infra.compute.process.alone import alone_at
 from infra.errors import Cancelled as CancelledByAPerson
@@ -21,16 +22,21 @@ from infra.settings import Settings
 from tasks.showing import show_failure, show_phases
 from tasks.training.carrying import unpacked
 from tasks.training_child import own_run_id
-from tasks.training_tasks import TrainingJob, inputs_task, publish_candidate_task, train_task
+from tasks.training_tasks import TrainingJob, assist_task, inputs_task, publish_candidate_task, train_task
 
 
 @flow(name="train_model", log_prints=False)
-async def train_model(config: RunConfig, dataset: str, expected_key: str | None = None, git_commit: str | None = None) -> Any:
-    """Train a model on a dataset revision with the config's script or recipe, and publish it as a candidate. Does nothing twice."""
+async def train_model(config: RunConfig, dataset: str, expected_key: str | None = None, git_commit: str | None = None, joins: Gang | None = None) -> Any:
+    """Train a model on a dataset revision with the config's script or recipe, and publish it as a candidate. Does nothing twice.
+
+    With `joins`, which the first of several machines sets, it is another machine of that one's training.
+    """
     clock = PhaseClock()
     try:
         async with attended(waited_for=True):
             job = await asyncio.to_thread(_job, config, DatasetRevision.parse(dataset), expected_key, git_commit)
+            if joins:
+                return await _assisting(job, joins, clock)
             candidate = await asyncio.to_thread(_found, job) or await _alone(job, clock)
     except Exception as error:
         await show_failure(error)
@@ -49,6 +55,13 @@ async def _alone(job: TrainingJob, clock: PhaseClock) -> ModelRevision:
         candidate = await clock.timed("publish", publish_candidate_task(job, inputs, trained))
         await show_phases(clock, own_run_id())
         return candidate
+
+
+async def _assisting(job: TrainingJob, gang: Gang, clock: PhaseClock) -> Any:
+    inputs = await clock.timed("data", inputs_task(job))
+    seconds = await clock.timed("training", assist_task(job, inputs, gang))
+    await show_phases(clock, own_run_id())
+    return Completed(message=f"machine {gang.node} of {gang.nodes} has trained for {seconds:.0f} s")
 
 
 def _found(job: TrainingJob) -> ModelRevision | None:

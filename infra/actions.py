@@ -1,5 +1,6 @@
 """What GitHub Actions says of a job, and what a job says to Actions. Standard library only, and the one place that reads a job's environment."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class ActionsJob:
     commit: str = ""
     run_id: str = ""  # the same when a person presses "Re-run"
     pull_request: int | None = None
+    labels: tuple[str, ...] = ()  # of the pull request
     summary: Path | None = None  # Markdown for the job's page
     outputs: Path | None = None  # name=value lines for later steps
     github_api: str = GITHUB_API
@@ -40,6 +42,7 @@ class ActionsJob:
             commit=get("GITHUB_SHA"),
             run_id=get("GITHUB_RUN_ID"),
             pull_request=int(number) if number.isdigit() else None,
+            labels=tuple(json.loads(get("PULL_REQUEST_LABELS") or "[]")),
             summary=Path(get("GITHUB_STEP_SUMMARY")) if get("GITHUB_STEP_SUMMARY") else None,
             outputs=Path(get("GITHUB_OUTPUT")) if get("GITHUB_OUTPUT") else None,
             github_api=get("GITHUB_API_URL") or GITHUB_API,

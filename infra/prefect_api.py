@@ -15,7 +15,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,6 +29,7 @@ REQUEST_TIMEOUT_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 BUSY_PAUSE_SECONDS, BUSY_PATIENCE = (0.05, 0.3), 10  # a pause lies between these; how many times the patience with an absent server
 LATE_REPORT_SECONDS = 30.0
+PROCESS_POOL = "process"
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 _INVALID = re.compile(
@@ -55,8 +57,11 @@ class PrefectApi:
         """The run's page in the UI."""
         return f"{self.url.removesuffix('/api')}/runs/flow-run/{run_id}"
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
-        """One API call, repeated while the server is away, for up to `patience_seconds`, or busy, for ten times as long."""
+    def call(self, method: str, path: str, body: object = None, *, heard: Callable[[], bool] = lambda: False) -> Any:
+        """One API call, repeated while the server is away, for up to `patience_seconds`, or busy, for ten times as long.
+
+        Before it is sent again, `heard` may say that the server did it and only its answer was lost; then the answer is None.
+        """
         started, pause = time.monotonic(), FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -69,6 +74,8 @@ class PrefectApi:
                 wait, pause = pause, min(pause * 2, LONGEST_PAUSE_SECONDS)
                 if time.monotonic() + wait > started + self.patience_seconds:
                     raise
+                if heard():
+                    return None
             time.sleep(wait)
 
     def deployment_id(self, name: str) -> str:
@@ -84,9 +91,14 @@ class PrefectApi:
         name: str | None = None,
         tags: Sequence[str] = (),
         job_variables: Mapping[str, Any] | None = None,
+        checked: bool = True,
     ) -> Any:
-        """Start a run of a deployment, or get the one that this key already started."""
-        body = {"parameters": parameters, "idempotency_key": idempotency_key, "tags": list(tags), "state": {"type": "SCHEDULED"}}
+        """Start a run of a deployment, or get the one that this key already started. Unless the parameters are `checked` here, the server does that.
+
+        Its check takes 0.4 s, in which it answers nobody: it checks the flow's schema against the schema of schemas each time (Prefect 3.9.1, 2026-11).
+        """
+        body: dict[str, Any] = {"parameters": parameters, "idempotency_key": idempotency_key, "tags": list(tags), "state": {"type": "SCHEDULED"}}
+        body |= {"enforce_parameter_schema": False} if checked else {}
         body |= {"job_variables": dict(job_variables)} if job_variables else {}
         return self.call("POST", f"/deployments/{self.deployment_id(deployment)}/create_flow_run", body | ({"name": name} if name else {}))
 
@@ -109,9 +121,17 @@ class PrefectApi:
         return sorted(self.call("GET", f"/flow_run_states/?flow_run_id={run_id}"), key=lambda state: str(state["timestamp"]))
 
     def set_state(self, run_id: str, state_type: str, message: str, *, name: str | None = None, force: bool = False) -> str:
-        """Propose a state, or with `force` insist on it; returns what the server made of it: ACCEPT, REJECT, ABORT, WAIT."""
-        state = {"type": state_type, "message": message} | ({"name": name} if name else {})
-        return str(self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": force})["status"])
+        """Propose a state, or with `force` insist on it; returns what the server made of it: ACCEPT, REJECT, ABORT, WAIT.
+
+        It becomes the run's state at most once, also where the answer is lost: said again later it would undo whatever came in between.
+        """
+        transition = str(uuid.uuid4())
+        state: dict[str, Any] = {"type": state_type, "message": message, "state_details": {"transition_id": transition}} | ({"name": name} if name else {})
+        answer = self.call("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": force}, heard=lambda: self._has_made(run_id, transition))
+        return "ACCEPT" if answer is None else str(answer["status"])
+
+    def _has_made(self, run_id: str, transition: str) -> bool:
+        return any((state.get("state_details") or {}).get("transition_id") == transition for state in self.states_of(run_id))
 
     def tag_run(self, run_id: str, tag: str) -> None:
         """Tag a run, in place of its other tag of the same `word:`. Only the run's own process does this: two writers would take each other's tags away."""
@@ -121,16 +141,17 @@ class PrefectApi:
             self.call("PATCH", f"/flow_runs/{run_id}", {"tags": [*kept, tag]})
 
     def retry_run(self, run_id: str, message: str, only_from: str | None = None) -> bool:
-        """Put a run that ended back on the schedule: the same run, one attempt more. With `only_from`, the id of a state, only if that is still its state.
+        """Put a run that ended back on the schedule: the same run, one attempt more. With `only_from`, the id of a state, from that one, if it still is in it.
 
         A crash is reported twice by the process worker, the second time up to 15 s later (Prefect 3.9.1, 2026-11), and the second report would
         undo the retry: a young crash is left to settle first.
         """
-        state = self.read_run(run_id)["state"]
-        if state["type"] == "CRASHED" and only_from is None:
+        run = self.read_run(run_id)
+        state = run["state"]
+        if state["type"] == "CRASHED" and only_from is None and may_crash_twice(run):
             time.sleep(max(0.0, LATE_REPORT_SECONDS - age_seconds(state)))
             state = self.read_run(run_id)["state"]
-        if (only_from and state["id"] != only_from) or state["type"] not in FINAL_STATES:
+        if state["id"] != only_from if only_from else state["type"] not in FINAL_STATES:
             return False  # somebody else was quicker
         self.set_state(run_id, "SCHEDULED", message, name="AwaitingRetry", force=True)
         return True
@@ -143,6 +164,10 @@ class PrefectApi:
     def note_machine(self, run_id: str, machine_id: str) -> None:
         """Say on which machine a run is; empty: on none yet."""
         self.call("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": machine_id})
+
+    def label_run(self, run_id: str, labels: Mapping[str, str | float]) -> None:
+        """Add labels to a run, in place of those of the same names; other labels stay."""
+        self.call("PATCH", f"/flow_runs/{run_id}/labels", dict(labels))
 
     def crash_task_run(self, task_run_id: str, message: str) -> None:
         """Close a task run whose process is gone."""
@@ -196,6 +221,11 @@ class PrefectApi:
     def _fetch_csrf_token(self) -> None:
         token = self._call_once("GET", "/csrf-token?client=spaceport", None)["token"]
         self._csrf = {"prefect-csrf-token": token, "prefect-csrf-client": "spaceport"}
+
+
+def may_crash_twice(run: Mapping[str, Any]) -> bool:
+    """Whether a crash of this run may be reported a second time: only workers that run processes of their own do that."""
+    return run.get("work_pool_name") in {None, PROCESS_POOL}
 
 
 def age_seconds(state: Any) -> float:

@@ -23,6 +23,11 @@ class Settings(BaseSettings):
     hf_endpoint: str | None = Field(None, validation_alias="HF_ENDPOINT", description="The Hub; none means: the embedded one of `spaceport up`.")
     hf_token: SecretStr | None = Field(None, validation_alias=AliasChoices("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), description="The Hub token.")
     space_token: SecretStr | None = Field(None, validation_alias="SPACEPORT_SPACE_TOKEN", description="A read-only token that a private model's Space gets.")
+    oidc_token_file: Path | None = Field(
+        None,
+        validation_alias="SPACEPORT_OIDC_TOKEN_FILE",
+        description="A pod's projected identity token; models are then published with what the Hub gives for it, not with HF_TOKEN.",
+    )
     prefect_api_url: str | None = Field(None, validation_alias="PREFECT_API_URL", description="The Prefect API; none means: the server of `spaceport up`.")
     prefect_auth_string: SecretStr | None = Field(None, validation_alias="PREFECT_API_AUTH_STRING", description="user:password of the Prefect API.")
     webhook_secret: SecretStr | None = Field(

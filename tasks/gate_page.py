@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.answers import plain, row_of, table
 from tasks.gate import GateVerdict
-from tasks.gate_judgement import Flip, Judgement
+from tasks.gate_judgement import Judgement
+from tasks.report import Verdict
 
 WORDS = {"promote": "Promote", "keep": "Keep production", "undecided": "Undecided"}
-TEXT_CHARACTERS = 160
 
 
 def headline_gate(verdict: GateVerdict) -> str:
@@ -30,6 +31,13 @@ def numbers_of(verdict: GateVerdict, metrics: Mapping[str, Any]) -> dict[str, st
     if isinstance(metrics.get("tfidf_accuracy"), float):
         found["TF-IDF, same rows"] = f"{metrics['tfidf_accuracy']:.3f}"
     return found
+
+
+def told_by(verdict: GateVerdict, texts: Mapping[str, str] | None = None, texts_are_public: bool = False) -> Verdict:
+    """The verdict as the run's report tells it."""
+    production = str(verdict.production) if verdict.production else None
+    known = {"texts": dict(texts or {}), "texts_are_public": texts_are_public}
+    return Verdict(candidate=str(verdict.candidate), production=production, judgement=verdict.judgement, slices=verdict.config.slices, **known)
 
 
 def render_gate(verdict: GateVerdict, texts: Mapping[str, str] | None = None) -> str:
@@ -70,25 +78,12 @@ def _flips(judgement: Judgement) -> list[str]:
 def _examples(judgement: Judgement, texts: Mapping[str, str]) -> list[str]:
     if not judgement.examples:
         return []
-    lines = ["| row | truth | before | candidate | text |" if texts else "| row | truth | before | candidate |"]
-    lines.append("|---|---|---|---|---|" if texts else "|---|---|---|---|")
-    return [*lines, *(_example(flip, texts) for flip in judgement.examples), ""]
-
-
-def _example(flip: Flip, texts: Mapping[str, str]) -> str:
-    cells = [flip.row_id, flip.truth, str(flip.before), str(flip.after)]
-    cells += [texts.get(flip.row_id, "")[:TEXT_CHARACTERS]] if texts else []
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+    rows = [(flip.row_id, row_of(flip.model_dump(), texts) if texts else "", flip.truth, flip.before, flip.after) for flip in judgement.examples]
+    return [*table(("row", "text", "truth", "before", "candidate"), rows, quoted=True), ""]
 
 
 def _slices(verdict: GateVerdict, judgement: Judgement) -> list[str]:
     if not judgement.slices:
         return []
-    rows = [f"| {_cell(found.name)} | {found.rows:,} | {found.gain:+.4f} | {found.p:.3g} |" for found in judgement.slices]
+    rows = [f"| {plain(found.name)} | {found.rows:,} | {found.gain:+.4f} | {found.p:.3g} |" for found in judgement.slices]
     return [f"| {verdict.config.slices} | rows | gain in accuracy | p (Holm) |", "|---|---|---|---|", *rows, ""]
-
-
-def _cell(text: str) -> str:
-    """Text of others inside a table: no line break, no cell border, no markup of its own."""
-    flat = " ".join(text.split())
-    return "".join(f"\\{character}" if character in r"\|`*_[]<>#" else character for character in flat)

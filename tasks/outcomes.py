@@ -7,6 +7,7 @@ from typing import Any, Literal
 from infra.errors import BadInput
 
 ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report", "progress", "training-run", "failure", "phases"
+TRACKER_KEY = "tracker"
 StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space", "refresh_endpoint"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
 RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started", "planned"]
@@ -36,11 +37,6 @@ HEADLINES: dict[RunOutcome, str] = {
 }
 NOTHING_TO_DO = "none: everything is there"  # a proposal's commits
 BEGIN, END = "```json\n", "\n```"
-
-
-def way_back(outcome: RunOutcome, model: str | None) -> str | None:
-    """How to undo what a run made live."""
-    return f"spaceport rollback {model.partition('@')[0]}" if model and outcome == "promoted" else None
 
 
 def report_json(markdown: str) -> dict[str, Any]:

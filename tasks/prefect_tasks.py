@@ -21,14 +21,16 @@ from infra.hub.promotions import check_still_live
 from infra.hub.step_records import StepRecord
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from infra.settings import Settings
+from tasks.candidates.card import promotion_part
+from tasks.candidates.provenance import made_from
 from tasks.candidates.receipt import read_receipt
 from tasks.check import CheckReport, render_check
 from tasks.data_register import DataConfig, DataRegistered, data_register
 from tasks.data_report import render_data_report
 from tasks.gate import GateConfig, GateVerdict, gate
-from tasks.gate_page import headline_gate, numbers_of, render_gate
+from tasks.gate_page import headline_gate, numbers_of, render_gate, told_by
 from tasks.outcomes import ARTIFACT_KEY, StepOutcome
-from tasks.promote_model import promote, promote_by_hand, roll_back
+from tasks.promote_model import Promoted, promote, promote_by_hand, roll_back
 from tasks.publish_candidate import METRICS_FILE
 from tasks.refresh_endpoint import EndpointConfig, refresh_endpoint
 from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space, space_record
@@ -98,7 +100,8 @@ async def train_model_task(deployment: str, parameters: dict[str, Any], record: 
     candidate = ModelRevision(repo_id=model.repo_id, sha=found.revision.sha)
     receipt = await asyncio.to_thread(read_receipt, ledger.hub, candidate)
     cost = receipt.in_words(reused=outcome == "reused") if receipt else {}
-    return _ended(Ended(candidate, outcome, str(candidate), record.key, cost=cost))
+    origin = made_from(found.record.outputs, receipt.train_rows if receipt else None)
+    return _ended(Ended(candidate, outcome, str(candidate), record.key, cost=cost, made_from=origin))
 
 
 @_step("gate", retried=True)
@@ -106,7 +109,7 @@ async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: 
     """Candidate against production on one test revision."""
     hub = HubClient.from_settings()
 
-    def judge() -> tuple[GateVerdict, dict[str, str], dict[str, str]]:
+    def judge() -> tuple[GateVerdict, dict[str, str], bool]:
         main = read_main(hub, candidate.repo)
         if main is None:
             raise SpaceportError(f"{candidate.repo} has no main branch.")
@@ -114,26 +117,39 @@ async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: 
         verdict = gate(candidate, main, split, config, hub, lambda revision: predictor.predict(revision, dataset, hub))
         shown = [] if verdict.repeated else [flip.row_id for flip in verdict.judgement.examples]
         texts = texts_of(split, predictor.columns, shown)
-        return verdict, texts, numbers_of(verdict, hub.read_json(candidate, METRICS_FILE) or {})
+        return verdict, texts, bool(texts) and hub.is_public(dataset.repo)
 
-    verdict, texts, numbers = await asyncio.to_thread(judge)
+    verdict, texts, public = await asyncio.to_thread(judge)
     await show_markdown(key="gate", markdown=render_gate(verdict, texts), description=headline_gate(verdict))
-    return _ended(Ended(verdict, "reused" if verdict.repeated else "done", str(candidate), verdict.key, numbers))
+    numbers = await asyncio.to_thread(_numbers, verdict, hub)
+    outcome: StepOutcome = "reused" if verdict.repeated else "done"
+    return _ended(Ended(verdict, outcome, str(candidate), verdict.key, numbers, told_by(verdict, texts, public)))
+
+
+def _numbers(verdict: GateVerdict, hub: HubClient) -> dict[str, str]:
+    return numbers_of(verdict, hub.read_json(verdict.candidate, METRICS_FILE) or {})
 
 
 @_step("promote_model", retried=True)
 async def promote_model_task(verdict: GateVerdict) -> Any:
     """The candidate onto main, in one commit on what the gate judged."""
-    hub = HubClient.from_settings()
-    promoted = await asyncio.to_thread(promote, verdict.candidate, verdict.judged_main_sha, verdict.key, hub)
+    hub = HubClient.to_publish(verdict.candidate.repo)
+
+    def move() -> Promoted:
+        receipt = read_receipt(hub, verdict.candidate)
+        cost = receipt.in_words(reused=False) if receipt else {}
+        report = RunReport(outcome="promoted", numbers=_numbers(verdict, hub), verdict=told_by(verdict), cost=cost)
+        return promote(verdict.candidate, verdict.judged_main_sha, verdict.key, hub, said=promotion_part(report.model_dump(mode="json")))
+
+    promoted = await asyncio.to_thread(move)
     return _ended(Ended(promoted.revision, promoted.outcome, str(promoted.revision), promoted.key))
 
 
 @_step("promote_model", retried=True)
 async def move_live_task(back: bool, revision: ModelRevision, instead_of: ModelRevision) -> Any:
     """Main to what a person asked for, instead of what that person saw there."""
-    move = roll_back if back else promote_by_hand
-    moved = await asyncio.to_thread(move, revision, instead_of, HubClient.from_settings())
+    move = roll_back if back else partial(promote_by_hand, said=promotion_part({}, by_hand=True))
+    moved = await asyncio.to_thread(move, revision, instead_of, HubClient.to_publish(revision.repo))
     return _ended(Ended(moved.revision, moved.outcome, str(moved.revision), moved.key))
 
 

@@ -47,6 +47,7 @@ class _Move(NamedTuple):
     source: Revision  # the commit that its files are copied from: its own, or the promotion that still has them
     card: str
     verdict_key: str | None
+    said: str = ""  # what its card says of this promotion
     takes_back: Sequence[Promotion] = ()
 
     @property
@@ -55,8 +56,10 @@ class _Move(NamedTuple):
         return self.name != "promote"
 
 
-def promote(candidate: ModelRevision, judged_main_sha: str, verdict_key: str | None, hub: HubClient, insist: bool = False) -> Promoted:
-    """Make the candidate what main holds. `insist`: a person asks for it, so a rollback's rejection and files in the way don't stop it.
+def promote(candidate: ModelRevision, judged_main_sha: str, verdict_key: str | None, hub: HubClient, insist: bool = False, said: str = "") -> Promoted:
+    """Make the candidate what main holds.
+
+    `said`: what its card tells of this promotion. `insist`: a person asks for it, so a rollback's rejection and files in the way don't stop it.
 
     Raises Conflict when the model on main is no longer the one that was judged: gate again.
     """
@@ -68,15 +71,15 @@ def promote(candidate: ModelRevision, judged_main_sha: str, verdict_key: str | N
                 f"{candidate.repo_id}: the model on main changed after the gate judged {judged_main_sha[:8]} (now {now.revision.sha[:8]}). Gate again."
             )
 
-    return _carry_out(candidate, check, lambda: _move_of(candidate, "promote by hand" if insist else "promote", verdict_key, hub), hub)
+    return _carry_out(candidate, check, lambda: _move_of(candidate, "promote by hand" if insist else "promote", verdict_key, hub, said), hub)
 
 
-def promote_by_hand(revision: ModelRevision, instead_of: ModelRevision, hub: HubClient) -> Promoted:
+def promote_by_hand(revision: ModelRevision, instead_of: ModelRevision, hub: HubClient, said: str = "") -> Promoted:
     """Make a candidate, or what was promoted once, live by a person's word, also one that the gate kept out or a rollback took back.
 
     Raises Conflict when main no longer holds the promotion that the person saw there (`instead_of`).
     """
-    move = _move_at(revision, "promote by hand", hub)
+    move = _move_at(revision, "promote by hand", hub, said)
     return _carry_out(move.candidate, lambda now: _check_seen(now, instead_of, hub), lambda: move, hub)
 
 
@@ -129,19 +132,19 @@ def _check_seen(now: Main, instead_of: ModelRevision, hub: HubClient) -> None:
         )
 
 
-def _move_of(candidate: ModelRevision, name: MoveName, verdict_key: str | None, hub: HubClient) -> _Move:
+def _move_of(candidate: ModelRevision, name: MoveName, verdict_key: str | None, hub: HubClient, said: str = "") -> _Move:
     """The move of a candidate, from its own commit."""
     about = Ledger(hub).record_at(candidate)
     if about is None or not about.files:
         raise BadInput(f"{candidate} carries no manifest in {STEP_FILE}, so what belongs to it isn't known. Publish it as a candidate first.")
-    return _Move(name, candidate, about, candidate, (hub.read_bytes(candidate, CARD_FILE) or b"").decode(), verdict_key)
+    return _Move(name, candidate, about, candidate, (hub.read_bytes(candidate, CARD_FILE) or b"").decode(), verdict_key, said)
 
 
-def _move_at(revision: ModelRevision, name: MoveName, hub: HubClient) -> _Move:
+def _move_at(revision: ModelRevision, name: MoveName, hub: HubClient, said: str = "") -> _Move:
     """The move of what a revision is: a candidate, or a promotion, which has all of a candidate's files, also when its branch is long gone."""
     target = promotion_at(hub, revision)
     if target is None:
-        return _move_of(revision, name, None, hub)
+        return _move_of(revision, name, None, hub, said)
     made = target.revision  # not what people made of it since
     about = StepRecord.parse(hub.read_json(made, CANDIDATE_FILE), made)
     keys, verdict = target.record.outputs.get("card_keys"), target.record.outputs.get("verdict")
@@ -159,7 +162,7 @@ def _publication(ledger: Ledger, move: _Move, main: Main) -> Publication:
     copies[CANDIDATE_FILE] = Copy(move.source, record_file, sha256_of(ledger.hub.read_bytes(move.source, record_file) or b""))
     _check_foreign(main, copies, move.insists)
     standing = ledger.hub.read_bytes(main.revision, CARD_FILE)
-    card = promote_card(standing.decode() if standing is not None else None, move.card, _retired(main)).encode()
+    card = promote_card(standing.decode() if standing is not None else None, move.card, _retired(main), move.said).encode()
     return Publication(
         repo=candidate.repo,
         record=promotion_record(candidate, about.key, main).model_copy(update={"outputs": _outputs(move, main)}),

@@ -18,12 +18,14 @@ from infra.hub.spaces.live import LiveSpace, SpaceState
 from infra.hub.spaces.proof import SETTLE_SECONDS, NotServed, Proof, Wanted, WrongPin, head_of
 from infra.hub.spaces.proof import ProbeRow as ProbeRow
 from infra.hub.spaces.reader_token import give_reader_token
-from infra.hub.spaces.render import APP_FILES, PIN_FILE, SpacePage, SpaceTemplate, render
+from infra.hub.spaces.render import PIN_FILE, SpacePage, render
+from infra.hub.spaces.templates import TEMPLATES, SpaceTemplate
 from infra.hub.spaces.turns import await_turn
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo, RepoId, Revision, SpaceRevision
 
 STEP, VERSION = "refresh_space", 1
+MODEL_CONFIG = "config.json"
 REBASES = 5  # times that other people's commits are given way to
 TURNS = 5  # other refreshes that one waits for
 
@@ -35,7 +37,10 @@ class SpaceConfig(Frozen):
 
     repo_id: RepoId = Field(title="Space", description="The Space's name, as in my-org/reviews.")
     template: SpaceTemplate = Field(
-        "gradio", title="Template", description="gradio: an app with a text box and an API. static: a page with the card and the numbers."
+        "gradio",
+        title="Template",
+        description="gradio, streamlit or docker (a FastAPI page): an app with a text box and an API, for a model that transformers loads as a text "
+        "classifier. static: a page with the card and the numbers, for any model.",
     )
     visibility: Visibility = Field("private", title="Visibility", description="Of a Space that is created now; one that exists keeps its own.")
     title: str | None = Field(None, title="Title", description="Heading of the page; without one, the model's name.", max_length=120)
@@ -72,33 +77,55 @@ def refresh_space(
 
     Another refresh that is under way is waited for. `check` is called when it is our turn; what it raises ends the step with nothing changed.
     """
-    repo = Repo(repo_type="space", repo_id=config.repo_id)
-    hub.create(repo, config.visibility, space_sdk=config.template)
+    repo, template = Repo(repo_type="space", repo_id=config.repo_id), TEMPLATES[config.template]
+    hub.create(repo, config.visibility, space_sdk=template.sdk)
     live = LiveSpace(hub, repo)
     state = live.state()
     _refuse_unready(repo, state)
     give_reader_token(model, repo, hub, space_token)
     page = _page(model, config, dataset)
-    files = render(page, hub.endpoint, _metrics(model, hub) if page.template == "static" else ())
+    files = render(page, hub.endpoint, _card(model, hub) if page.template == "static" else "")
     ledger = Ledger(hub)
     record = _record(page)
     for turn in range(TURNS):
-        await_turn(live, model, config.template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
+        await_turn(live, model, template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
         check()
         state = live.state()
         try:
-            before, done, kept = _moved(ledger, repo, record, files, APP_FILES[config.template])
+            before, done, kept = _moved(ledger, repo, record, files, template.app_files)
             break
         except Conflict:  # another refresh was quicker: ours comes after it
             if turn == TURNS - 1:
                 raise
-    proof = Proof(live, config.template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
+    proof = Proof(live, template, config.startup_timeout_seconds, poll_seconds, settle_seconds)
     try:
         reused = done.outcome == "reused"
         served = proof.until_proved(Wanted(model, done.revision, rows), stage_before="" if reused else state.stage, restart=reused)
     except NotServed as failure:
         raise _put_back(ledger, proof, before, done, failure) from failure
     return SpaceRefresh(revision=SpaceRevision(repo_id=repo.repo_id, sha=served), model=model, outcome=done.outcome, key=record.key, url=live.url, kept=kept)
+
+
+def check_loadable(model: ModelRevision, config: SpaceConfig, hub: HubClient) -> None:
+    """Whether the app can load what a training made, asked before it goes live. A team's own app loads what it likes. Raises BadInput."""
+    if TEMPLATES[config.template].predict_api is None or hub.read_bytes(model, MODEL_CONFIG) is not None:
+        return
+    space = Repo(repo_type="space", repo_id=config.repo_id)
+    if has_own_app(space, config.template, hub):
+        return
+    raise BadInput(
+        f"{model} holds no {MODEL_CONFIG}, and the app of {space} loads a text classifier as transformers saves it. "
+        f'Set space.template = "static", or put an app of your own there (docs/serving.md); the training is not done again.'
+    )
+
+
+def has_own_app(space: Repo, template: SpaceTemplate, hub: HubClient) -> bool:
+    """Whether the Space's app is one that a team wrote, or changed."""
+    if not (head := hub.head(space)):
+        return False
+    there = {path: hub.read_bytes(space.at(head), path) for path in TEMPLATES[template].app_files}
+    ours = _unchanged(there, Ledger(hub).record_at(space.at(head)))
+    return any(content is not None and path not in ours for path, content in there.items())
 
 
 def space_record(model: ModelRevision, config: SpaceConfig, endpoint: str, dataset: DatasetRevision | None = None) -> StepRecord:
@@ -115,18 +142,9 @@ def _record(page: SpacePage) -> StepRecord:
     return StepRecord.of(STEP, VERSION, page.inputs())
 
 
-def _metrics(model: ModelRevision, hub: HubClient) -> list[tuple[str, float]]:
-    """The numbers of the model card, for a page that can't ask for them itself."""
-    from huggingface_hub import ModelCard, ModelCardData
-
-    try:
-        card = ModelCard((hub.read_bytes(model, "README.md") or b"").decode()).data
-    except (ValueError, KeyError, TypeError):  # a card that people wrote: no numbers, then
-        return []
-    results = card.eval_results or [] if isinstance(card, ModelCardData) else []
-    return [
-        (f"{found.metric_name or found.metric_type} · {found.dataset_name}", found.metric_value) for found in results if isinstance(found.metric_value, float)
-    ]
+def _card(model: ModelRevision, hub: HubClient) -> str:
+    """The model's card, for a page that can't ask for it itself."""
+    return (hub.read_bytes(model, "README.md") or b"").decode(errors="replace")
 
 
 def _refuse_unready(repo: Repo, state: SpaceState) -> None:
@@ -136,12 +154,12 @@ def _refuse_unready(repo: Repo, state: SpaceState) -> None:
         raise Unhealthy(f"{repo} is paused. Restart it (its page, or restart_space), then run again; nothing was changed.")
 
 
-def _moved(ledger: Ledger, repo: Repo, record: StepRecord, files: Mapping[str, bytes], app_file: str) -> tuple[Revision, Published, tuple[str, ...]]:
+def _moved(ledger: Ledger, repo: Repo, record: StepRecord, files: Mapping[str, bytes], app_files: Sequence[str]) -> tuple[Revision, Published, tuple[str, ...]]:
     """The head before, the publish on it, and what stayed as people made it. Commits that come between are given way to, unless they moved the pin."""
     before = head_of(ledger.hub, repo)
     for attempt in range(REBASES):
         try:
-            return before, *_published(ledger, repo, before, record, files, app_file)
+            return before, *_published(ledger, repo, before, record, files, app_files)
         except Conflict as conflict:
             now = head_of(ledger.hub, repo)
             moved = ledger.hub.read_bytes(now, PIN_FILE) != ledger.hub.read_bytes(before, PIN_FILE)
@@ -152,7 +170,7 @@ def _moved(ledger: Ledger, repo: Repo, record: StepRecord, files: Mapping[str, b
 
 
 def _published(
-    ledger: Ledger, repo: Repo, before: Revision, record: StepRecord, files: Mapping[str, bytes], app_file: str
+    ledger: Ledger, repo: Repo, before: Revision, record: StepRecord, files: Mapping[str, bytes], app_files: Sequence[str]
 ) -> tuple[Published, tuple[str, ...]]:
     """Done means that the head carries the key and still has that pin; else one commit. With it the files that stay as people made them."""
     current = ledger.record_at(before)
@@ -161,7 +179,7 @@ def _published(
         return Published(standing, "reused" if standing == before else "published", current), tuple(sorted(files.keys() - current.files.keys()))
     written = current.files if current else {}
     there = {path: ledger.hub.read_bytes(before, path) for path in {*files, *written}}
-    mine = _ours(there, current, files, app_file)
+    mine = _ours(there, current, files, app_files)
     gone = frozenset(path for path in _unchanged(there, current) if path not in files and path != STEP_FILE)
     message = f"Serve {record.inputs['model']}@{str(record.inputs['revision'])[:8]}"
     done = ledger.publish(Publication(repo, record, message, {path: files[path] for path in mine}, deletes=gone, parent=before.sha))
@@ -180,7 +198,7 @@ def _repair_pin(hub: HubClient, before: Revision, content: bytes) -> Revision:
     return before.repo.at(str(done.oid))
 
 
-def _ours(there: Mapping[str, bytes | None], current: StepRecord | None, files: Mapping[str, bytes], app_file: str) -> set[str]:
+def _ours(there: Mapping[str, bytes | None], current: StepRecord | None, files: Mapping[str, bytes], app_files: Sequence[str]) -> set[str]:
     """Which files of the template are written; the others stay as people made them.
 
     Written: what the last refresh wrote and nobody changed since, and what was never there. A Space with an app that we didn't write is
@@ -188,7 +206,7 @@ def _ours(there: Mapping[str, bytes | None], current: StepRecord | None, files: 
     """
     written = current.files if current else {}
     mine = {path for path in files if path.startswith(".spaceport/")} | (_unchanged(there, current) & set(files))
-    own_app = there[app_file] is not None and app_file not in written
+    own_app = any(there[path] is not None and path not in written for path in app_files)
     if not own_app:
         mine |= {path for path in files if path not in written and (there[path] is None or current is None)}
     return mine

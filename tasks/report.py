@@ -1,4 +1,4 @@
-"""The report of a run: one value, written into the run page as Markdown and read back from there by the command line and CI."""
+"""The report of a run: one value, built once, written into the run page as Markdown and read back from there by the command line and CI."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field
 
 from infra.errors import Bug, SpaceportError, described
-from infra.failure_kinds import RESPONSES, FailureKind, on_call_link, what_was_done
+from infra.failure_kinds import RESPONSES, FailureKind, what_was_done
 from infra.revisions import Frozen
-from tasks.outcomes import BEGIN, END, EXIT_CODES, HEADLINES, RunOutcome, StepName, StepOutcome, report_json, way_back
+from tasks.answers import failure_lines, page
+from tasks.gate_judgement import Judgement
+from tasks.outcomes import BEGIN, END, EXIT_CODES, HEADLINES, RunOutcome, StepName, StepOutcome, report_json
 
 
 class StepReport(Frozen):
@@ -21,6 +23,17 @@ class StepReport(Frozen):
     seconds: float = 0.0
 
 
+class Verdict(Frozen):
+    """What the gate found, as the report tells it. The texts of rows that not everybody may read stay on the run's page."""
+
+    candidate: str
+    production: str | None  # None: nothing was live before
+    judgement: Judgement
+    slices: str | None = None  # the column
+    texts: dict[str, str] = Field(default_factory=dict)  # row id -> text, of the rows in judgement.examples
+    texts_are_public: bool = False
+
+
 class Ended(NamedTuple):
     """How a step ended: its value, and what of it goes into the report."""
 
@@ -29,7 +42,9 @@ class Ended(NamedTuple):
     revision: str | None = None
     key: str | None = None
     numbers: Mapping[str, str] = {}
-    cost: Mapping[str, str] = {}  # comes after all numbers
+    verdict: Verdict | None = None
+    made_from: Mapping[str, str] = {}
+    cost: Mapping[str, str] = {}
 
 
 class Live(Frozen):
@@ -65,6 +80,10 @@ class RunReport(Frozen):
     live: Live = Field(default_factory=Live)
     error: Failure | None = None
     numbers: dict[str, str] = Field(default_factory=dict)  # headline numbers for people: accuracy, interval, baseline
+    verdict: Verdict | None = None
+    made_from: dict[str, str] = Field(default_factory=dict)  # dataset, rows, base model, code
+    cost: dict[str, str] = Field(default_factory=dict)
+    take_back: str | None = None  # how, as Markdown
 
     @property
     def exit_code(self) -> int:
@@ -73,30 +92,22 @@ class RunReport(Frozen):
 
 
 def render_report(report: RunReport) -> str:
-    """The report for the run page: what happened, what is live, what each step did; the same as JSON at the end."""
-    lines = [f"# {HEADLINES[report.outcome]}", ""]
-    if report.error:
-        lines += [*render_failure(report.error), ""]
-    if report.live.space_url:
-        lines += [f"Live: [{report.live.space_url}]({report.live.space_url})", ""]
-    if report.live.endpoint:
-        lines += [f"Endpoint: `{report.live.endpoint}` at {report.live.endpoint_url or 'no address yet'}", ""]
-    back = way_back(report.outcome, report.live.model)
-    lines += [f"Take it back: `{back}`", ""] if back else []
-    lines += [f"- {name}: **{value}**" for name, value in report.numbers.items()] + [""]
-    lines += ["| step | outcome | revision | seconds |", "|---|---|---|---:|"]
-    lines += [f"| {step.name} | {step.outcome} | {f'`{step.revision}`' if step.revision else ''} | {step.seconds:.1f} |" for step in report.steps]
-    payload = report.model_dump_json(indent=1)
-    return "\n".join([*lines, "", "<details><summary>The same for programs</summary>", "", BEGIN + payload + END, "", "</details>", ""])
+    """The report for the run page: its answers, what each step did, and the same as JSON at the end."""
+    lines = [f"# {HEADLINES[report.outcome]}", "", *page(report.model_dump(mode="json"))]
+    payload = for_programs(report).model_dump_json(indent=1)
+    return "\n".join([*lines, "<details><summary>The same for programs</summary>", "", BEGIN + payload + END, "", "</details>", ""])
+
+
+def for_programs(report: RunReport) -> RunReport:
+    """The report as it travels on, to a log or a comment that others may read than those who may read the rows."""
+    if report.verdict is None or report.verdict.texts_are_public:
+        return report
+    return report.model_copy(update={"verdict": report.verdict.model_copy(update={"texts": {}})})
 
 
 def render_failure(failure: Failure) -> list[str]:
     """What happened, what was done about it, what you can do."""
-    return [
-        f"**What happened** · {failure.kind}: {failure.message}\\",
-        f"**What was done** · {failure.done or what_was_done(failure.kind, 1)}\\",
-        f"**What you can do** · {failure.you_can or RESPONSES[failure.kind].you_can} More: `{on_call_link(failure.kind)}`",
-    ]
+    return failure_lines(failure.model_dump(mode="json"))
 
 
 def parse_report(markdown: str) -> RunReport:

@@ -7,7 +7,7 @@ from typing import Any
 from prefect.artifacts import acreate_link_artifact, acreate_markdown_artifact
 from prefect.logging import get_run_logger
 
-from infra.compute.phases import PhaseClock, headline, render
+from infra.compute.phases import IMAGE_LABEL, PhaseClock, headline, render
 from infra.errors import SpaceportError
 from infra.prefect_api import PrefectApi
 from tasks.outcomes import FAILURE_KEY, PHASES_KEY
@@ -36,12 +36,14 @@ async def show_phases(clock: PhaseClock, run_id: str | None) -> None:
     """Where this run's time went, from when it was due."""
     if run_id is None:
         return
+    api = PrefectApi.from_settings(patience_seconds=0)
     try:
-        states = await asyncio.to_thread(PrefectApi.from_settings(patience_seconds=0).states_of, run_id)
+        states = await asyncio.to_thread(api.states_of, run_id)
+        image = (await asyncio.to_thread(api.read_run, run_id))["labels"].get(IMAGE_LABEL)
     except SpaceportError as error:
         get_run_logger().info("the phases before the start aren't known: %s", error)
-        states = []
-    found = clock.phases(states)
+        states, image = [], None
+    found = clock.phases(states, image)
     get_run_logger().info(headline(found))
     await show_markdown(PHASES_KEY, render(found), headline(found))
 

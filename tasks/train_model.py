@@ -6,35 +6,34 @@ await predict(model_folder, data, config, columns, work, "test", where)
 """
 
 import fcntl
-import json
-import shutil
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from infra.compute import contract
-from infra.compute.process.environment import script_environment
+from infra.compute.gang import Gang
 from infra.compute.process.run import Progress, ScriptResult, run_script, script_name
-from infra.errors import BadInput, Conflict
+from infra.errors import Conflict
 from infra.hub.reading_endpoint import DatasetAddress
 from infra.revisions import Frozen
 from infra.settings import Settings
 from infra.storage.checkpoints import Attempt, CheckpointStore
 from infra.storage.head import Ticket
 from tasks.predictions import read_predictions
-from tasks.recipes.registry import RECIPES
 from tasks.training.attempts import Budget, run_attempt, start_attempt
 from tasks.training.config import PredictConfig, TrainConfig
-from tasks.training.inputs import TRAIN_VERSION, Columns, code_folder, resolved, train_inputs
+from tasks.training.inputs import TRAIN_VERSION, Columns, resolved, train_inputs
 from tasks.training.outputs import check_model, read_metrics
-from tasks.training.rows_file import ROWS_SPLIT, dataset_of
+from tasks.training.predicting import can_predict, has_split, predict
+from tasks.training.scripts import command_of, folder_of, training_environment
+from tasks.training.tracker import PROJECT, tracker_environment
 
 __all__ = ["TRAIN_VERSION", "Columns", "DatasetAddress", "PredictConfig", "TrainConfig", "TrainedModel", "predict", "resolved", "train", "train_inputs"]
 
 Listener = Callable[[str], None]
 ProgressListener = Callable[[Progress], None]
+Together = Callable[[int], AbstractAsyncContextManager[Gang]]
 
 
 class TrainedModel(Frozen):
@@ -61,6 +60,8 @@ async def train(
     test: Path | None = None,
     store: CheckpointStore | None = None,
     owner: str = "",
+    together: Together | None = None,
+    project: str = PROJECT,
     on_line: Listener | None = None,
     on_progress: ProgressListener | None = None,
 ) -> TrainedModel:
@@ -69,30 +70,26 @@ async def train(
     A streamed dataset's test split comes as a folder of its own, `test`: predict commands always read a folder.
     `work` belongs to this training alone: checkpoints in it are resumed from, an output of an earlier attempt is cleared.
     With a `store` its checkpoints outlive the machine, max_hours counts all attempts, and a newer attempt ends this one (Superseded).
-    `owner` is who the running script is said to belong to.
+    `owner` is who the running script is said to belong to, `project` what a tracker files it under. `together`, called with the attempt's
+    number, has the other machines start and says where they meet; each of them calls `assist`.
     Raises the error that the script's end stands for; BadInput for an output that can't be published.
     """
-    command, folder = _command(config, "train"), _folder(config, work)
-    rows, streamed = (data, None) if isinstance(data, Path) else (test, data)
+    folder, predictions = folder_of(config, work), work / "predictions.jsonl"
+    rows = data if isinstance(data, Path) else test
     with _alone(work):
-        output, predictions = _empty(work / "output"), _forget(work / "predictions.jsonl")
-        told = {
-            contract.DATA: streamed.uri if streamed else str(data),
-            contract.BASE: str(base or ""),
-            contract.CONFIG: str(_write_config(config, columns, work)),
-            contract.CHECKPOINTS: str(work / "checkpoints"),
-            contract.OUTPUT: str(output),
-            contract.PREDICTIONS: str(predictions),
-            contract.GRACE_SECONDS: str(config.grace_seconds),
-        }
-        script = partial(run_script, command, _environment(config, told, streamed), folder, on_line=on_line, on_progress=on_progress, owner=owner)
-        ran, attempt = await _run_once(script, config, work, store, owner, on_line or (lambda line: None))
-        who = script_name(command, folder)
+        environment = training_environment(data, base, config, columns, work) | tracker_environment(config, work, project)
+
+        async def script(gang: Gang | None = None, **limits: Any) -> ScriptResult:
+            command = command_of(config, "train", gang)
+            return await run_script(command, environment, folder, on_line=on_line, on_progress=on_progress, owner=owner, **limits)
+
+        ran, attempt = await _run_once(script, config, work, store, owner, on_line or (lambda line: None), together)
+        output, who = work / "output", script_name(command_of(config, "train"), folder)
         metrics = read_metrics(output, who)
         check_model(output, who, needs_safetensors=config.recipe is not None)
         if predictions.exists():  # the script has predicted already, with the model still in memory
             read_predictions(predictions)
-        elif _can_predict(config) and rows is not None and has_split(rows, "test"):
+        elif can_predict(config) and rows is not None and has_split(rows, "test"):
             await predict(output, rows, config, columns, work, "test", predictions, on_line=on_line)
     history = metrics.pop("history", [])
     return TrainedModel(
@@ -108,100 +105,52 @@ async def train(
     )
 
 
+async def assist(
+    gang: Gang,
+    data: Path | DatasetAddress,
+    base: Path | None,
+    config: TrainConfig,
+    columns: Columns,
+    work: Path,
+    *,
+    owner: str = "",
+    on_line: Listener | None = None,
+) -> ScriptResult:
+    """Run the script as another machine of a training that a first one leads, who alone seals, measures and publishes. Raises as `train` does."""
+    folder = folder_of(config, work)
+    with _alone(work):
+        environment = training_environment(data, base, config, columns, work)
+        limits: dict[str, Any] = {"grace_seconds": config.grace_seconds, "secrets": config.secrets, "lease_seconds": _budget(config).left_seconds(0)}
+        return await run_script(command_of(config, "train", gang), environment, folder, on_line=on_line, owner=owner, **limits)
+
+
 async def _run_once(
-    script: Callable[..., Awaitable[ScriptResult]], config: TrainConfig, work: Path, store: CheckpointStore | None, owner: str, say: Listener
+    script: Callable[..., Awaitable[ScriptResult]],
+    config: TrainConfig,
+    work: Path,
+    store: CheckpointStore | None,
+    owner: str,
+    say: Listener,
+    together: Together | None,
 ) -> tuple[ScriptResult, Attempt | None]:
-    """The script, within what is left of its hours; with a store as an attempt that may be superseded."""
+    """The script, within what is left of its hours; with a store as an attempt that may be superseded, with others as one of several machines."""
     limits = {"grace_seconds": config.grace_seconds, "secrets": config.secrets}
-    budget = Budget(max_hours=config.max_hours, max_usd=config.max_usd, usd_per_hour=Settings().usd_per_hour)
     if store is None:
-        return await script(**limits, lease_seconds=budget.left_seconds(0)), None
-    attempt, lease_seconds = await start_attempt(store, budget, work, say, owner)
-    limited = partial(script, **limits, lease_seconds=lease_seconds)
-    return await run_attempt(attempt, limited, work, say, counts_renamed=config.recipe is None), attempt
+        return await script(**limits, lease_seconds=_budget(config).left_seconds(0)), None
+    attempt, lease_seconds = await start_attempt(store, _budget(config), work, say, owner)
+    async with together(attempt.number) if together else nullcontext() as gang:
+        limited = partial(script, gang, **limits, lease_seconds=lease_seconds)
+        return await run_attempt(attempt, limited, work, say, counts_renamed=config.recipe is None), attempt
 
 
-async def predict(
-    model: Path, data: Path, config: TrainConfig, columns: Columns, work: Path, split: str | Path, predictions: Path, *, on_line: Listener | None = None
-) -> Path:
-    """Ask a model for its answers on a split of `data`, or on the rows of a .jsonl or .parquet file. Returns the checked predictions file."""
-    if not _can_predict(config):
-        raise BadInput("a command of your own needs train.predict.command, so that its models can be compared. docs/bring-your-script.md shows one.")
-    command, folder = _command(config, "predict"), _folder(config, work)
-    if isinstance(split, Path):
-        data, split = dataset_of(split, predictions.with_name(predictions.name + ".rows")), ROWS_SPLIT
-    told = {
-        contract.MODEL: str(model),
-        contract.DATA: str(data),
-        contract.SPLIT: split,
-        contract.CONFIG: str(_write_config(config, columns, work)),
-        contract.PREDICTIONS: str(predictions),
-    }
-    _forget(predictions)
-    await run_script(command, _environment(config, told), folder, on_line=on_line, grace_seconds=config.grace_seconds, secrets=config.secrets)
-    return _checked(predictions, script_name(command, folder))
+def _budget(config: TrainConfig) -> Budget:
+    return Budget(max_hours=config.max_hours, max_usd=config.max_usd, usd_per_hour=price_per_hour(config))
 
 
-def has_split(data: Path, split: str) -> bool:
-    """True when the dataset snapshot has rows for the split."""
-    return any((data / "data").glob(f"{split}-*.parquet"))
-
-
-def _forget(predictions: Path) -> Path:
-    """Answers of an earlier attempt must not pass for this one's."""
-    predictions.unlink(missing_ok=True)
-    return predictions
-
-
-def _checked(predictions: Path, who: str) -> Path:
-    if not predictions.is_file():
-        raise BadInput(f"{who} ended well but wrote no SPACEPORT_PREDICTIONS. Write row_id, prediction, score or loss in each line.")
-    read_predictions(predictions)
-    return predictions
-
-
-def _can_predict(config: TrainConfig) -> bool:
-    return config.recipe is not None or config.predict is not None
-
-
-def _command(config: TrainConfig, verb: Literal["train", "predict"]) -> Sequence[str]:
-    if config.recipe is not None:
-        RECIPES[config.recipe].check(config.args, config.processes)
-        return RECIPES[config.recipe].command(verb, config.processes)
-    return (config.command if verb == "train" else config.predict.command if config.predict else None) or ()
-
-
-def _folder(config: TrainConfig, work: Path) -> Path:
-    (work / "checkpoints").mkdir(parents=True, exist_ok=True)
-    return work if config.recipe is not None else code_folder(config)
-
-
-def _environment(config: TrainConfig, told: dict[str, str], address: DatasetAddress | None = None) -> dict[str, str]:
-    if address:
-        told = told | {"HF_ENDPOINT": address.endpoint, "HF_HUB_DISABLE_XET": "1"}
-    return script_environment(told, secrets=config.secrets, threads=config.threads, offline=address is None)
-
-
-def _write_config(config: TrainConfig, columns: Columns, work: Path) -> Path:
-    """The resolved config as the script reads it. Names of secrets stay out of it."""
-    told = {
-        "args": config.args,
-        "data": {"text_column": columns.text, "label_column": columns.label, "labels": list(columns.labels)},
-        "base_model": config.base_model,
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "dtype": config.dtype,
-        "threads": config.threads,
-    }
-    path = work / "config.json"
-    path.write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-    return path
-
-
-def _empty(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+def price_per_hour(config: TrainConfig) -> float | None:
+    """Dollars an hour of all machines together; None where nobody names a price."""
+    price = Settings().usd_per_hour
+    return None if price is None else price * config.nodes
 
 
 @contextmanager

@@ -24,6 +24,8 @@ def loaded_by(module: str) -> set[str]:
     [
         ("flows.pipeline", {"torch", "transformers", "datasets", "pandas", "pyarrow", "scipy", "sklearn", "gradio"}),
         ("deployments.command", {"torch", "prefect", "datasets", "pyarrow", "huggingface_hub"}),
+        ("flows.planning", {"torch", "prefect", "datasets", "pyarrow", "boto3"}),  # a plan is waited for by a person
+        ("flows.checking", {"torch", "datasets", "pyarrow", "boto3"}),
         ("infra.hub.ledger", {"torch", "prefect", "datasets", "pyarrow"}),
         ("infra.hub.embedded.server", {"torch", "prefect", "datasets", "pyarrow"}),
     ],

@@ -3,6 +3,7 @@
 What happened before our process was there is told by the run's states on the Prefect server, so clocks of two machines meet: a phase is never below zero.
 """
 
+import contextlib
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
@@ -13,9 +14,11 @@ import psutil
 from infra.revisions import Frozen
 
 T = TypeVar("T")
+IMAGE_LABEL: Final = "spaceport.image_seconds"  # on the flow run, by who can see the provider
 MEANING: Final[Mapping[str, str]] = {
     "queued": "due, and no worker had taken it",
-    "machine": "a worker had taken it; machine, image and pod",
+    "machine": "a worker had taken it, and there was no machine yet",
+    "image": "the machine was there; its image was fetched and unpacked",
     "start": "Python and Prefect",
     "resolve": "the config, the key, the ledger",
     "data": "the rows and the base model",
@@ -36,7 +39,7 @@ class PhaseClock:
 
     def __init__(self) -> None:
         self.begun_at = time.time()
-        self.born_at = psutil.Process().create_time()
+        self.births = _births()
         self.measured: list[Phase] = []
         self._since = self.begun_at
 
@@ -49,14 +52,18 @@ class PhaseClock:
         self.measured.append(Phase(name=name, seconds=time.time() - began))
         return found
 
-    def phases(self, states: Sequence[Mapping[str, Any]]) -> list[Phase]:
-        """All phases; `states` are the run's, oldest first, as the Prefect server has them."""
+    def phases(self, states: Sequence[Mapping[str, Any]], image_seconds: float | None = None) -> list[Phase]:
+        """All phases; `states` are the run's, oldest first, as the Prefect server has them. The image's time is known to the machine's provider alone."""
         attempt = _last_attempt(states)
         due, taken = _moment(attempt, "SCHEDULED"), _moment(attempt, "PENDING")
+        born_at = min((birth for birth in self.births if birth > (taken or 0.0)), default=self.births[0])
+        without_machine = max(born_at - taken, 0.0) if taken else 0.0
+        image = min(image_seconds or 0.0, without_machine)
         before = [
             Phase(name="queued", seconds=max(taken - due, 0.0)) if due and taken else None,
-            Phase(name="machine", seconds=max(self.born_at - taken, 0.0)) if taken else None,
-            Phase(name="start", seconds=max(self.begun_at - max(self.born_at, taken or 0.0), 0.0)),
+            Phase(name="machine", seconds=without_machine - image) if taken else None,
+            Phase(name="image", seconds=image) if image_seconds is not None else None,
+            Phase(name="start", seconds=max(self.begun_at - max(born_at, taken or 0.0), 0.0)),
         ]
         return [phase for phase in before if phase] + self.measured
 
@@ -70,6 +77,15 @@ def render(phases: Sequence[Phase]) -> str:
 def headline(phases: Sequence[Phase]) -> str:
     """The same in a line: `queued 0.4 s, machine 3.1 s, …`."""
     return ", ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in phases)
+
+
+def _births() -> list[float]:
+    """When this process was born, and before it those that it descends from in the same interpreter: in a pod the first of them is the container's start."""
+    own = psutil.Process()
+    found = [own.create_time()]
+    with contextlib.suppress(psutil.Error):
+        found += [parent.create_time() for parent in own.parents() if parent.exe() == own.exe()]
+    return found
 
 
 def _last_attempt(states: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

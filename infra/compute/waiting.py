@@ -9,7 +9,7 @@ from infra.compute.attach_or_start import Child
 from infra.compute.bell import Bell, listening
 from infra.compute.waiters import was_let_go
 from infra.errors import Cancelled, Preempted, SpaceportError, Unhealthy, failure_of
-from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi
+from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi, may_crash_twice
 
 FIRST_POLL_SECONDS, POLL_SECONDS, SLOW_POLL_SECONDS = 0.1, 2.0, 30.0
 Say = Callable[[str], None]
@@ -42,10 +42,11 @@ async def _wait_for(api: PrefectApi, child: Child, bell: Bell) -> None:
     """Return when the child is Completed. Raises `_Ended` with the child's own failure when it ended otherwise."""
     pause, crashed_at = FIRST_POLL_SECONDS, None
     while True:
-        state = await _state_of(api, child)
+        run = await _run_of(api, child)
+        state = run["state"]
         if state["type"] == "COMPLETED":
             return
-        if state["type"] == "FAILED":
+        if state["type"] == "FAILED" or _is_lost_machine(run):
             raise _Ended(failure_of(state.get("message") or state["name"]), state["id"])
         if state["type"] == "CANCELLED":
             await _cancelled(api, child, state)
@@ -68,11 +69,17 @@ class _Ended(Exception):
         self.error, self.state_id = error, state_id
 
 
-async def _state_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
-    """The child's state; while the server is away there is none, and nothing is lost by waiting: what the child does lies on the Hub."""
+def _is_lost_machine(run: Mapping[str, Any]) -> bool:
+    """Whether a rented machine's provider says that it is gone: nobody reports that a second time, and the next one needs its minutes anyway."""
+    state = run["state"]
+    return state["type"] == "CRASHED" and not may_crash_twice(run) and isinstance(failure_of(state.get("message") or ""), Preempted)
+
+
+async def _run_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
+    """The child; while the server is away there is none, and nothing is lost by waiting: what the child does lies on the Hub."""
     while True:
         try:
-            found: Mapping[str, Any] = (await asyncio.to_thread(api.read_run, child.run_id))["state"]
+            found: Mapping[str, Any] = await asyncio.to_thread(api.read_run, child.run_id)
         except Unhealthy:
             await asyncio.sleep(POLL_SECONDS)
             continue

@@ -10,6 +10,7 @@ from infra.errors import BadInput
 
 BEGIN = "<!-- spaceport:begin -->"
 END = "<!-- spaceport:end -->"
+PROMOTION = "<!-- spaceport:promotion -->"  # where a candidate's card leaves room for what only its promotion can say
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
 _OURS = re.compile(f"{BEGIN}(?:(?!{BEGIN}).)*?{END}\\r?\\n?", re.DOTALL)
@@ -33,10 +34,15 @@ def merge_card(existing: str | None, body: str, front_matter: Mapping[str, Any])
     return f"---\n{head}---\n{gap}{text}" if head else text
 
 
-def promote_card(main: str | None, candidate: str, retired: frozenset[str] = frozenset()) -> str:
-    """Main's card with the candidate's part in it. `retired`: front-matter keys that our last promotion set and this candidate lacks."""
-    values = front_matter_of(candidate)
-    return merge_card(main, body_of(candidate), {**dict.fromkeys(sorted(retired - values.keys())), **values})
+def promote_card(main: str | None, candidate: str, retired: frozenset[str] = frozenset(), said: str = "") -> str:
+    """Main's card with the candidate's part in it, and in that what its promotion says.
+
+    `retired`: front-matter keys that our last promotion set and this candidate lacks.
+    """
+    values, body = front_matter_of(candidate), body_of(candidate)
+    before, room, after = body.partition(PROMOTION)  # none: a card that has been promoted already, or an older version's
+    told = f"{before}{said}{after}" if room else body
+    return merge_card(main, told, {**dict.fromkeys(sorted(retired - values.keys())), **values})
 
 
 def promoted_part(card: str, keys: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from infra.errors import BadInput, RateLimited, Unauthorized, Unhealthy
 from infra.hub.answers import hub_errors, status_of
+from infra.hub.exchange import publishing_api
 from infra.revisions import Repo, Revision
 from infra.settings import Settings
 
@@ -49,6 +50,15 @@ class HubClient:
         found = settings or Settings()
         _limit_silence(found.hub_timeout_seconds)
         return cls(HfApi(endpoint=found.endpoint, token=_sendable(found.hf_token)), found.hub_pause_seconds)
+
+    @classmethod
+    def to_publish(cls, repo: Repo, settings: Settings | None = None) -> Self:
+        """The client for a step that publishes to this one repo: by the machine's identity where it has one, else by `HF_TOKEN`."""
+        found = settings or Settings()
+        if found.oidc_token_file is None:
+            return cls.from_settings(found)
+        _limit_silence(found.hub_timeout_seconds)
+        return cls(publishing_api(found.oidc_token_file, repo, found.endpoint), found.hub_pause_seconds)
 
     @property
     def endpoint(self) -> str:
@@ -93,6 +103,10 @@ class HubClient:
     def exists(self, repo: Repo) -> bool:
         """Whether this token can see the repo."""
         return self.ask(f"looking for {repo}", lambda: self.api.repo_exists(repo.repo_id, repo_type=repo.repo_type))
+
+    def is_public(self, repo: Repo) -> bool:
+        """Whether anybody may read the repo."""
+        return self.ask(f"looking for {repo}", lambda: self.api.repo_info(repo.repo_id, repo_type=repo.repo_type).private is False)
 
     def create(self, repo: Repo, visibility: Visibility, space_sdk: str | None = None) -> bool:
         """Create the repo unless it is there; True when it was made now. Never changes the visibility of one that exists."""

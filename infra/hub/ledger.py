@@ -7,15 +7,19 @@ One publish is one commit that carries its step key in `.spaceport/step.json`, g
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from infra.errors import Bug, Conflict, RateLimited, SpaceportError, Unhealthy, UnknownOutcome
 from infra.hub.answers import hub_errors
 from infra.hub.client import HubClient
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import Repo, Revision
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
 
 HISTORY_COMMITS = 50  # how far an unknown outcome is looked for; more than that many rivals in a minute is not our case
 TRAILER = "Spaceport-Key: "
@@ -106,13 +110,14 @@ class Ledger:
 
     def publish(self, publication: Publication) -> Published:
         """Make the one commit, or find that it is made. Raises Conflict when the branch moved away from `parent`."""
-        record = self._complete(publication)
+        adds = _additions(publication.files)
+        record = _completed(publication, adds)
         for attempt in range(REBASES):
             parent = publication.parent or self.hub.head(publication.repo, publication.branch)
             if parent is None:
                 raise Bug(f"{publication.repo} has no branch {publication.branch}; create it before publishing to it.")
             try:
-                done = self._standing(publication, record, parent) or self._commit_once(publication, record, parent)
+                done = self._standing(publication, record, parent) or self._commit_once(publication, record, adds, parent)
                 break
             except Conflict:  # a rival's commit came between; without a parent of the caller's, ours goes on top of it
                 if publication.parent or attempt == REBASES - 1 or self.hub.head(publication.repo, publication.branch) == parent:
@@ -163,19 +168,14 @@ class Ledger:
         found = Published(publication.repo.at(parent), "reused", standing)
         return self.find_in_history(publication.repo, record.key, publication.branch, publication.record_file) or found
 
-    def _complete(self, publication: Publication) -> StepRecord:
-        files = {path: sha256_of(content) for path, content in publication.files.items()}
-        files |= {path: copy.sha256 for path, copy in publication.copies.items()}
-        return publication.record.model_copy(update={"files": files})
-
-    def _commit_once(self, publication: Publication, record: StepRecord, parent: str) -> Published:
+    def _commit_once(self, publication: Publication, record: StepRecord, adds: "list[CommitOperationAdd]", parent: str) -> Published:
         """Repeat is safe here: `parent` guards every try, and a try that happened is found by its key."""
         last: SpaceportError | None = None
         for attempt in range(self.attempts):
             if attempt:
                 time.sleep(last.retry_after_seconds if isinstance(last, RateLimited) else self.pause_seconds * 2 ** (attempt - 1))
             try:
-                return Published(publication.repo.at(self._commit(publication, record, parent)), "published", record)
+                return Published(publication.repo.at(self._commit(publication, record, adds, parent)), "published", record)
             except (Conflict, Unhealthy, RateLimited) as error:
                 last = error
             try:
@@ -190,15 +190,15 @@ class Ledger:
             raise last
         raise UnknownOutcome(f"publishing to {publication.repo}: no answer in {self.attempts} tries, and the key isn't there ({last}). Run it again.") from last
 
-    def _commit(self, publication: Publication, record: StepRecord, parent: str) -> str:
-        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+    def _commit(self, publication: Publication, record: StepRecord, read: "list[CommitOperationAdd]", parent: str) -> str:
+        from huggingface_hub import CommitOperationCopy, CommitOperationDelete
 
-        content = {**publication.files, publication.record_file: record.dump()}
-        adds = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=value) for path, value in sorted(content.items())]
-        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [*adds]
+        adds = [copy(add) for add in read if add.path_in_repo != publication.record_file]  # a try writes into them what it was told
+        adds += _additions({publication.record_file: record.dump()})
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = sorted(adds, key=lambda add: add.path_in_repo)
         operations += [
-            CommitOperationCopy(src_path_in_repo=copy.path, path_in_repo=path, src_revision=copy.source.sha)
-            for path, copy in sorted(publication.copies.items())
+            CommitOperationCopy(src_path_in_repo=taken.path, path_in_repo=path, src_revision=taken.source.sha)
+            for path, taken in sorted(publication.copies.items())
         ]
         operations += [CommitOperationDelete(path_in_repo=path) for path in sorted(publication.deletes)]
         repo = publication.repo
@@ -225,6 +225,19 @@ class Ledger:
 def ref_of(key: str) -> str:
     """The branch (candidates) or tag (datasets, promoted models) of a step key."""
     return f"spaceport/{key}"
+
+
+def _additions(files: Mapping[str, Path | bytes]) -> "list[CommitOperationAdd]":
+    """The client's own view of each file; it works out the digest once, for the record and for the upload: a gigabyte takes a second to hash."""
+    from huggingface_hub import CommitOperationAdd
+
+    return [CommitOperationAdd(path_in_repo=path, path_or_fileobj=content) for path, content in sorted(files.items())]
+
+
+def _completed(publication: Publication, adds: "list[CommitOperationAdd]") -> StepRecord:
+    files = {path: add.upload_info.sha256.hex() for path, add in zip(sorted(publication.files), adds, strict=True)}
+    files |= {path: taken.sha256 for path, taken in publication.copies.items()}
+    return publication.record.model_copy(update={"files": files})
 
 
 def sha256_of(content: Path | bytes) -> str:

@@ -1,5 +1,6 @@
 """What a candidate's commit says beside its weights: where it goes, and where it comes from."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import ConfigDict, Field, JsonValue
@@ -41,3 +42,20 @@ class Provenance(Frozen):
     labels: tuple[str, ...] = ()
     config: dict[str, JsonValue] = Field(default_factory=dict)
     receipt: Receipt | None = None
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """What it was made from, as Markdown by name."""
+        rows = self.receipt.train_rows if self.receipt else None
+        return made_from({"dataset": str(self.dataset), "base": str(self.base) if self.base else None, "git_commit": self.git_commit}, rows)
+
+
+def made_from(outputs: Mapping[str, JsonValue], train_rows: int | None) -> dict[str, str]:
+    """What a candidate's record says it was made from, as Markdown by name."""
+    rows = f", {train_rows:,} train rows" if train_rows else ""
+    told = {
+        "dataset": f"`{outputs['dataset']}`{rows}" if outputs.get("dataset") else "",
+        "base model": f"`{outputs['base']}`" if outputs.get("base") else "",
+        "code": f"git commit `{outputs['git_commit']}`" if outputs.get("git_commit") else "",
+    }
+    return {name: value for name, value in told.items() if value}

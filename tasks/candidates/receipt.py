@@ -34,7 +34,7 @@ class Receipt(Frozen):
         usd = f", {self.usd:.2f} USD" if self.usd is not None else ""
         if reused:
             return {"saved by reuse": f"{_minutes(self.seconds)} of training{usd}"}
-        cost = {"training": f"{_minutes(self.seconds)}{usd}"}
+        cost = {"training": f"{_minutes(self.seconds)}{usd}{f' on {self.machine}' if self.machine else ''}"}
         if self.attempts > 1:
             price = f", {self.earlier_seconds * self.usd / self.seconds:.2f} USD" if self.usd is not None and self.seconds else ""
             cost["attempts before"] = f"{self.attempts - 1}, {_minutes(self.earlier_seconds)}{price}"

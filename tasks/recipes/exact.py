@@ -29,11 +29,18 @@ def seed_of(*parts: object) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block under its own seed; python's, numpy's and torch's generators are put back after it."""
+    """Run a block under its own seed."""
+    with undisturbed():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put python's, numpy's and torch's generators back, whatever is drawn inside."""
     before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments, set_seed
 
+from infra.compute import contract
 from infra.errors import BadInput
 from tasks.recipes.arguments import rows_at_once
 from tasks.recipes.classifier import PREDICT_BATCH, set_up
@@ -18,6 +19,7 @@ from tasks.recipes.encoded import Encoded
 from tasks.recipes.exact import ExactTrainer, Reseed, seed_of
 from tasks.recipes.following import History, Progress, StopOnSignal
 from tasks.recipes.sealing import Seal, last_sealed
+from tasks.recipes.tracking import Tracked
 
 if TYPE_CHECKING:
     from tasks.recipes.rows import Rows
@@ -44,6 +46,7 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
     stop = StopOnSignal()
     signal.signal(signal.SIGTERM, stop.on_signal)
     set_up(job.threads)
+    _check_gpus(int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     tokenizer, model = _from_base(base, names, job)
     encoded = {name: Encoded(tokenizer, split, names, tokenizer.model_max_length) for name, split in rows.items() if split.labels and name != "test"}
     arguments = _arguments(job, checkpoints, has_validation=bool(encoded.get("validation")))
@@ -56,7 +59,7 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
         data_collator=DataCollatorWithPadding(tokenizer, pad_to_multiple_of=8 if torch.cuda.is_available() else None),
         compute_metrics=_accuracy,
         compute_loss_func=partial(_mean_loss, label_smoothing=job.args.label_smoothing),
-        callbacks=[Reseed(), History(job.args.history_every_steps), Seal(), Progress(), stop],
+        callbacks=[Reseed(), History(job.args.history_every_steps), Seal(), Progress(), *_tracker(), stop],
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     if job.args.length_buckets:
@@ -66,6 +69,17 @@ def fit(job: "Job", rows: Mapping[str, "Rows"], names: Sequence[str], base: str,
         return None
     facts = {"steps": trainer.state.global_step, "epochs": round(trainer.state.epoch, 4)}
     return Trained(trainer.model, tokenizer, facts, History.points(trainer.state))
+
+
+def _check_gpus(processes: int) -> None:
+    """Two ranks on one GPU end in NCCL's own words, a minute later."""
+    if torch.cuda.is_available() and processes > (gpus := torch.cuda.device_count()):
+        raise BadInput(f"{processes} processes need a GPU each, and this machine has {gpus}. Set train.processes to {gpus}, or take a machine with more.")
+
+
+def _tracker() -> list[Tracked]:
+    told = os.environ.get(contract.REPORT_TO, "none")
+    return [Tracked(told)] if told != "none" else []
 
 
 def _from_base(base: str, names: Sequence[str], job: "Job") -> tuple[Any, Any]:
@@ -129,7 +143,10 @@ def _arguments(job: "Job", checkpoints: Path, has_validation: bool) -> Any:
         save_total_limit=None,
         logging_steps=1,
         disable_tqdm=True,
-        report_to=[],
+        report_to=[],  # the tracker comes as a callback that can't end the training
+        project=os.environ.get("TRACKIO_PROJECT", "spaceport"),
+        run_name=Path(os.environ.get(contract.RUNS, ".")).parent.name or None,
+        trackio_static_space_id=False,  # publishes nothing by itself
         dataloader_num_workers=args.loader_workers,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from infra.compute.gang import Gang
 from infra.revisions import Frozen
 from tasks.recipes import arguments, ranks
 
@@ -27,9 +28,9 @@ class Recipe:
         """Raise BadInput for arguments that can't be right, alone or with so many processes."""
         self.shares(self.validate(args), processes)
 
-    def command(self, verb: Literal["train", "predict"], processes: int = 1) -> list[str]:
-        """How the program is started; training may take several processes of one machine."""
-        return ranks.command(sys.executable, processes if verb == "train" else 1, self.module, verb)
+    def command(self, verb: Literal["train", "predict"], processes: int = 1, gang: Gang | None = None) -> list[str]:
+        """How the program is started; training may take several processes, of one machine or of each of a gang."""
+        return ranks.command(sys.executable, processes, self.module, verb, gang) if verb == "train" else ranks.command(sys.executable, 1, self.module, verb)
 
     def arguments_that_matter(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, defaults filled in, without those that don't touch the result."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from infra.compute import contract
 from infra.errors import BadInput
 from tasks.recipes.arguments import TextClassificationArgs, validate
-from tasks.recipes.ranks import die_with_launcher
+from tasks.recipes.ranks import die_with_launcher, lost_rank
 from tasks.recipes.rows import Rows, read_rows, split_files
 
 
@@ -28,12 +28,12 @@ class Job(NamedTuple):
     threads: int
 
 
-def read_job(path: Path) -> Job:
-    """The resolved config, with its arguments checked."""
+def read_job(path: Path, *, trains: bool = True) -> Job:
+    """The resolved config, with its arguments checked where they count: a model of anybody's training is asked for its answers in the same way."""
     config = json.loads(path.read_text(encoding="utf-8"))
     data = config.get("data", {})
     return Job(
-        args=validate(config.get("args", {})),
+        args=validate(config.get("args", {})) if trains else TextClassificationArgs(),
         text_column=data.get("text_column") or "text",
         label_column=data.get("label_column") or "label",
         labels=[str(name) for name in data.get("labels") or []],
@@ -85,7 +85,7 @@ def train() -> int:
 
 def predict() -> int:
     """Write one line per row of the asked split: row_id, prediction, score, and the probability of every label."""
-    job = read_job(_path(contract.CONFIG))
+    job = read_job(_path(contract.CONFIG), trains=False)
     split = os.environ.get(contract.SPLIT, "test")
     files = split_files(_value(contract.DATA), split)
     if not files:
@@ -107,6 +107,11 @@ def main(arguments: list[str]) -> int:
         return contract.BAD_CONFIG
     try:
         return commands[arguments[0]]()
+    except RuntimeError as error:
+        if not (said := lost_rank(error)):
+            raise
+        sys.stderr.write(f"another process of this training is gone: {said}\n")
+        return contract.UNHEALTHY
     except BadInput as error:
         sys.stderr.write(f"bad input: {error}\n")
         return contract.BAD_CONFIG if "train.args" in str(error) or "Set train." in str(error) else contract.BAD_DATA

@@ -11,6 +11,7 @@ from infra.storage.checkpoints import open_store
 from tasks.recipes.registry import RECIPES
 from tasks.training.config import TrainConfig
 from tasks.training.inputs import code_folder
+from tasks.training.tracker import check_tracker
 
 CHECK_KEY = "check"  # beside the step keys: one small head object
 
@@ -23,9 +24,10 @@ def check_checkpoint_store(uri: str) -> str:
 
 def check_script(config: TrainConfig) -> str:
     """What would run, in a few words. Raises BadInput for arguments, code, a program, a package or a secret that isn't there."""
+    check_tracker(config)
     environment = script_environment({}, secrets=config.secrets, threads=config.threads)
     if config.recipe is not None:
-        RECIPES[config.recipe].check(config.args, config.processes)
+        RECIPES[config.recipe].check(config.args, config.world_size)
         return f"recipe {config.recipe}"
     commands = [config.command or (), *([config.predict.command] if config.predict else [])]
     folder = code_folder(config)

@@ -81,8 +81,23 @@ class TrainConfig(Frozen):
     processes: int = Field(
         1, ge=1, le=64, title="Processes", description="Ranks of a recipe on one machine, one GPU each. Part of the result; batch_size is shared."
     )
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        title="Machines",
+        description="That train as one, with as many processes each (target process or kubernetes). Part of the result.",
+    )
+    join_timeout_seconds: float = Field(
+        1800.0, gt=0, le=86_400, title="Join limit (s)", description="How long the first of several machines waits for the others to start."
+    )
     data: Literal["download", "stream"] = Field(
         "download", title="Data access", description="download: the whole revision as a folder. stream: the script reads it through a read-only local address."
+    )
+    report_to: Literal["none", "tensorboard", "trackio", "wandb"] = Field(
+        "none",
+        title="Tracker",
+        description="Where a recipe sends its numbers while it trains; a script of yours is told. Not part of the result, and never a reason to fail.",
     )
     secrets: tuple[VariableName, ...] = Field((), title="Secrets", description="Names of variables of the worker that the script may read. It sees no others.")
     max_hours: float | None = Field(
@@ -109,8 +124,15 @@ class TrainConfig(Frozen):
             raise ValueError("code, the folder of your script, is needed beside command")
         if self.recipe is not None and (self.predict is not None or self.code is not None or self.include):
             raise ValueError("code, include and predict belong to a command of your own, not to a recipe")
+        if self.command is not None and self.nodes != 1:
+            raise ValueError("nodes belongs to a recipe; a command of your own trains on one machine")
         if self.command is not None and self.processes != 1:
             raise ValueError("processes belongs to a recipe; start a command of your own with torchrun --standalone --nproc-per-node N")
         if self.recipe == "text_classification" and self.base_model is None:
             raise ValueError("base_model, the model to start from, is needed with recipe text_classification")
         return self
+
+    @property
+    def world_size(self) -> int:
+        """All processes of the training."""
+        return self.nodes * self.processes

@@ -48,7 +48,7 @@ def train_inputs(config: TrainConfig, data_digest: str, base: str | None, column
         "seed": config.seed,
         "dtype": config.dtype,
         "threads": config.threads,
-        "world_size": config.processes,
+        "world_size": config.world_size,
     }
     if config.recipe is not None:
         recipe = RECIPES[config.recipe]

@@ -1,5 +1,6 @@
 """Shows where a training is while it runs: one artifact on the run page that is moved on, and a log line now and then."""
 
+import re
 import time
 from collections.abc import Mapping
 from logging import Logger, LoggerAdapter
@@ -7,7 +8,7 @@ from typing import Any
 
 from infra.errors import SpaceportError
 from infra.prefect_api import PrefectApi
-from tasks.outcomes import PROGRESS_KEY
+from tasks.outcomes import PROGRESS_KEY, TRACKER_KEY
 
 SHOW_SECONDS, LOG_SECONDS = 1.0, 10.0
 Facts = Mapping[str, float | int | str]
@@ -24,6 +25,10 @@ class ProgressDisplay:
 
     def __call__(self, facts: Facts) -> None:
         """Show the facts, at most once a second; log them every ten."""
+        if "tracker" in facts:
+            self._lead_to(" ".join(str(facts["tracker"]).split())[:500])
+        if "step" not in facts:
+            return
         now = time.monotonic()
         text = describe(facts) + (f", {(now - self.began_at) / 3600 * self.usd_per_hour:.2f} USD in this attempt" if self.usd_per_hour else "")
         if now - self.logged_at > LOG_SECONDS:
@@ -32,6 +37,16 @@ class ProgressDisplay:
         if self.run_id and now - self.shown_at > SHOW_SECONDS:
             self.shown_at = now
             self._show(text, facts)
+
+    def _lead_to(self, tracker: str) -> None:
+        """The script says where its numbers are to be seen: a link, or what to type."""
+        shown = f"[{tracker}]({tracker})" if re.fullmatch(r"https?://[^\s()\[\]<>`]+", tracker) else f"`{tracker.replace('`', '')}`"
+        body = {"key": TRACKER_KEY, "type": "markdown", "data": shown, "description": "the tracker", "flow_run_id": self.run_id}
+        try:
+            if self.run_id:
+                self.api.call("POST", "/artifacts/", body)
+        except SpaceportError as error:
+            self.log.info("the tracker's address can't be shown: %s", error)
 
     def _show(self, text: str, facts: Facts) -> None:
         done, total = facts.get("step"), facts.get("total")

@@ -70,7 +70,7 @@ def test_the_page_shows_a_quoted_message_as_text() -> None:
     """A message may quote a team's file: it makes no link, picture or tag on GitHub's page."""
     report = {"outcome": "failed", "steps": [], "error": {"kind": "bad input", "message": "rows.csv: ![x](https://evil) <img src=x>\n# no"}}
     page = pages.page_of(report, None)
-    assert "\\!\\[x\\](https://evil) \\<img src=x\\> \\# no" in page and len(page.splitlines()) == 3
+    assert "\\!\\[x\\](https:\u2060//evil) \\<img src=x\\> \\#\u2060 no" in page and len(page.splitlines()) == 3
 
 
 def test_a_forks_config_is_read_and_nothing_more(repository: Path) -> None:
@@ -111,6 +111,9 @@ def test_a_preview_touches_nothing_of_the_real_thing() -> None:
         "model": {"repo_id": "a/words-preview"},
     }
     assert committed.preview_of({"dataset": "datasets/a/b@c"}) is None
+    trained = committed.trained_preview_of(config)
+    assert (trained["data"], trained["model"]) == ({**config["data"], "repo_id": "a/rows-trained-preview"}, {"repo_id": "a/words-trained-preview"})
+    assert trained["target"] == config["target"] and not set(committed.SERVING) & set(trained)
 
 
 def test_outputs_are_one_line_each(tmp_path: Path) -> None:

@@ -76,8 +76,9 @@ class Ec2Cloud:
         return dict(self.client("ec2").describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0])
 
     def console(self, instance_id: str) -> str:
-        """What it has said so far."""
-        return (self.folder / f"{instance_id}.log").read_text(errors="replace")
+        """What it has said so far; nothing before it boots."""
+        log = self.folder / f"{instance_id}.log"
+        return log.read_text(errors="replace") if log.exists() else ""
 
     def instance_profile(self, name: str, *allowed: str) -> str:
         """A role that EC2 may give to machines, with these actions; its name."""

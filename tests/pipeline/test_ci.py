@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from infra.prefect_api import PrefectApi
-from infra.settings import PROJECT
+from infra.settings import PROJECT, process_environment
 from tests.eventually import eventually
 from tests.github_api.server import TOKEN, Forge, running_forge
 from tests.pipeline.conftest import KNOWN_WORDS_ROWS, KNOWN_WORDS_SCRIPT, SLOW_MACHINE_SECONDS
@@ -107,9 +108,7 @@ def test_a_push_becomes_a_model_made_of_that_commit(team: Team, first: tuple[int
     shown = team.spaceport("show", f"acme/{team.name}")[1]
     assert git("rev-parse", "HEAD", at=team.checkout) in json.dumps(shown)
     page = team.page("1")
-    assert (
-        page.startswith("## Promoted") and "spaceport rollback acme/pushed`" in page and report["live"]["model"] in page and report["flow_run"]["url"] in page
-    )
+    assert page.startswith("## Promoted") and "nothing was live before it" in page and report["live"]["model"] in page and report["flow_run"]["url"] in page
     assert Path(team.job("1")["GITHUB_OUTPUT"]).read_text() == f"outcome=promoted\nrun_url={report['flow_run']['url']}\n"
     assert team.spaceport.key("prefect") not in page + json.dumps(report)
 
@@ -173,16 +172,37 @@ def test_a_server_that_is_away_is_waited_for_and_then_unknown(team: Team) -> Non
     assert done.returncode == 1 and json.loads(done.stdout)["error"]["kind"] == "unhealthy"
 
 
+LOST = "from deployments import following, trigger; following.LOST_SECONDS = 2; raise SystemExit(trigger.main())"
+
+
+def test_a_server_that_is_lost_under_a_run_is_exit_code_3(team: Team, first: tuple[int, dict[str, Any]], tmp_path: Path) -> None:
+    """The run may go on, and says where; a re-run, with the server back, attaches to it and ends with its true exit code."""
+    waits, address = ["--train.args.until", str(tmp_path / "go")], "127.0.0.2"
+    port = urlsplit(team.api.url).port
+    with subprocess.Popen([sys.executable, "-m", "infra.doorway", address, str(port)], cwd=PROJECT) as doorway:
+        command = [sys.executable, "-S", "-c", LOST, team.config, "--repository", str(team.origin), "--json", *waits]
+        job = team.job("30", PREFECT_API_URL=f"http://{address}:{port}/api")
+        with subprocess.Popen(command, cwd=team.checkout, env=job, stdout=subprocess.PIPE, text=True) as waiting:
+            run = eventually(lambda: next((run for run in team.api.find_runs(tag="ci", states=["RUNNING"])), None))
+            doorway.kill()
+            report = json.loads(waiting.communicate(timeout=SLOW_MACHINE_SECONDS)[0])
+    assert (waiting.returncode, report["outcome"], report["error"]["kind"]) == (3, "unknown", "unknown outcome")
+    assert report["flow_run"]["id"] == run["id"] and "may go on" in team.page("30")
+    (tmp_path / "go").touch()
+    code, report = team.trigger("30", *waits)
+    assert code in {0, 2} and report["flow_run"]["id"] == run["id"]
+
+
 @pytest.fixture
 def forge() -> Iterator[Forge]:
     with running_forge() as found:
         yield found
 
 
-def proposed(team: Team, forge: Forge, run_id: str, *words: str) -> int:
+def proposed(team: Team, forge: Forge, run_id: str) -> int:
     """What pull-request.yml does for what was pushed last; the exit code."""
-    command = [sys.executable, "-S", "-m", "deployments.pull_request", team.config, "--repository", str(team.origin), *words]
-    job = team.job(run_id, GITHUB_TOKEN=TOKEN, GITHUB_API_URL=forge.url, PULL_REQUEST="7")
+    command = [sys.executable, "-S", "-m", "deployments.pull_request", team.config, "--repository", str(team.origin)]
+    job = team.job(run_id, GITHUB_TOKEN=TOKEN, GITHUB_API_URL=forge.url, PULL_REQUEST="7", PULL_REQUEST_LABELS='["documentation"]')
     return subprocess.run(command, cwd=team.checkout, env=job, capture_output=True, text=True, timeout=SLOW_MACHINE_SECONDS, check=False).returncode
 
 
@@ -197,6 +217,7 @@ def test_a_pull_request_is_told_what_would_happen(team: Team, first: tuple[int, 
     (comment,) = forge.comments
     said = comment["body"]
     assert f"at {sha[:8]}" in said and "train_model: **run: " in said and "args.known" in said and "## A run on 200 rows works" in said and "accuracy" in said
+    assert "Trained on all its rows" not in said
     assert {status["sha"] for status in forge.statuses} == {sha} and forge.statuses[-1]["state"] == "success"
     assert team.spaceport("show", f"acme/{team.name}")[1]["revision"] == live
     config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
@@ -221,6 +242,11 @@ def test_a_promoted_revision_is_a_deployment_of_its_commit(team: Team, first: tu
     assert (made["ref"], made["environment"], made["status"]["description"]) == (sha, f"acme/{team.name}", report["live"]["model"])
 
 
+SPACE = """
+[space]
+repo_id = "acme/pushed"
+template = "static"
+"""
 HOOK = """#!{bash}
 # What GitHub does with a push: the workflow of the pushed commit, in a fresh checkout.
 set -euo pipefail
@@ -238,12 +264,15 @@ done
 """
 
 
+WHOLE: dict[str, Any] = {"ignore": shutil.ignore_patterns("__pycache__"), "dirs_exist_ok": True}
+
+
 @pytest.fixture
 def github(team: Team, tmp_path: Path) -> Path:
     """The bare repository runs the project's own workflows at each push; the folder with their logs and exit codes."""
     for name in (".github", "deployments", "flows", "tasks", "infra", "Makefile", "pyproject.toml", "uv.lock", "prefect.yaml"):
         copied = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
-        copied(PROJECT / name, team.checkout / name, **({"ignore": shutil.ignore_patterns("__pycache__")} if copied is shutil.copytree else {}))
+        copied(PROJECT / name, team.checkout / name, **(WHOLE if copied is shutil.copytree else {}))
     (tmp_path / "secrets").write_text(f"PREFECT_API_AUTH_STRING={team.spaceport.key('prefect')}\n")
     configs = json.dumps([team.config])
     (tmp_path / "variables").write_text(f"PREFECT_API_URL={team.api.url}\nSPACEPORT_REPOSITORY={team.origin}\nSPACEPORT_CONFIGS='{configs}'\n")
@@ -262,18 +291,77 @@ def github(team: Team, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_push_runs_the_real_workflows_to_a_new_model(team: Team, first: tuple[int, dict[str, Any]], github: Path) -> None:
-    """From git push, by the project's own workflow files, to what is live; the secret is in no log, and a run that fails makes the job red."""
+def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple[int, dict[str, Any]], github: Path) -> None:
+    """From git push, by the project's own workflow files, to a Space that serves its model; the secret is in no log, and a run that fails makes the job red."""
     config = team.checkout / team.config
-    config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "movie"]') + "[gate]\nmargin = 0.9\n")
+    config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "movie"]') + "[gate]\nmargin = 0.9\n" + SPACE)
     sha = team.push("another model")
     log = (github / f"{sha}.log").read_text()
     assert (github / f"{sha}.code").read_text().strip() == "0", log
     assert "pipeline/process" in log and team.spaceport.key("prefect").partition(":")[2] not in log
     assert sha in json.dumps(team.spaceport("show", f"acme/{team.name}")[1])
+    standing = team.spaceport("status", str(config))[1]["live"][0]["standing"]
+    assert standing["git_commit"] == sha and standing["space"]["serves"] == standing["model"] and standing["problem"] is None
     config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
     sha = team.push("a script that gives up")
     assert (github / f"{sha}.code").read_text().strip() == "1" and "gives up" in (github / f"{sha}.log").read_text()
+
+
+CHECKOUT = """
+name: what actions/checkout does, without GitHub
+inputs: {{ref: {{}}, persist-credentials: {{}}}}
+runs:
+  using: composite
+  steps:
+    - run: git clone --quiet {origin} . && git checkout --quiet "$REF"
+      shell: bash
+      env: {{REF: "${{{{ inputs.ref || 'HEAD' }}}}"}}
+"""
+
+
+def pull_request_workflow(team: Team, forge: Forge, github: Path, sha: str, head_repository: str) -> tuple[int, str]:
+    """The project's own pull-request.yml for a commit of a repository, this one's or a fork's: exit code and log."""
+    (github / "checkout").mkdir(exist_ok=True)
+    (github / "checkout" / "action.yml").write_text(CHECKOUT.format(origin=team.origin))
+    ours, workflow = f"acme/{team.name}", team.checkout / ".github/workflows/pull-request.yml"
+    head = {"sha": sha, "ref": "proposed", "repo": {"full_name": head_repository}}
+    event = {"action": "opened", "repository": {"full_name": ours}, "pull_request": {"number": 7, "head": head, "labels": [{"name": "spaceport-train"}]}}
+    (github / "event.json").write_text(json.dumps(event))
+    (github / "secrets").write_text(f"PREFECT_API_AUTH_STRING={team.spaceport.key('prefect')}\nGITHUB_TOKEN={TOKEN}\n")
+    action = next(line.split()[2] for line in workflow.read_text().splitlines() if "uses: actions/checkout@" in line)
+    files = ["--secret-file", str(github / "secrets"), "--var-file", str(github / "variables"), "--eventpath", str(github / "event.json")]
+    instead = ["--use-new-action-cache", "--local-repository", f"{action}={github / 'checkout'}"]
+    where = ["--env", f"GITHUB_API_URL={forge.url}", "--env", f"GITHUB_REPOSITORY={ours}", "-P", "ubuntu-latest=-self-hosted"]
+    command = [str(Path(sys.executable).with_name("act")), "pull_request", "-W", ".github/workflows/pull-request.yml", *files, *instead, *where]
+    environment = process_environment() | {"HOME": str(github)}
+    done = subprocess.run(
+        command, cwd=team.checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SLOW_MACHINE_SECONDS, check=False
+    )
+    return done.returncode, done.stdout
+
+
+def test_a_pull_request_runs_the_real_workflow(team: Team, first: tuple[int, dict[str, Any]], github: Path, forge: Forge) -> None:
+    """Comment and status come from pull-request.yml itself, with the training that its label buys; a fork's code is only read, and never meets the server."""
+    live = team.spaceport("show", f"acme/{team.name}")[1]["revision"]
+    git("checkout", "--quiet", "-b", "proposed", at=team.checkout)
+    config = team.checkout / team.config
+    config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "workflow"]'))
+    git("add", ".", at=team.checkout)
+    git("commit", "--quiet", "--message", "propose", at=team.checkout)
+    sha = git("rev-parse", "HEAD", at=team.checkout)
+    git("push", "--quiet", "--no-verify", "--receive-pack", "git -c core.hooksPath=/dev/null receive-pack", "origin", "HEAD", at=team.checkout)
+    code, log = pull_request_workflow(team, forge, github, sha, f"acme/{team.name}")
+    assert code == 0, log
+    (comment,) = forge.comments
+    assert f"at {sha[:8]}" in comment["body"] and "## A run on 200 rows works" in comment["body"] and "## Trained on all its rows" in comment["body"]
+    assert [team.spaceport("show", f"acme/{team.name}-{kind}")[0] for kind in ("preview", "trained-preview")] == [0, 0]
+    assert team.spaceport("show", f"acme/{team.name}")[1]["revision"] == live
+    assert forge.statuses[-1]["state"] == "success" and {status["sha"] for status in forge.statuses} == {sha}
+    told, asked = len(forge.statuses), len(team.api.find_runs(tag="ci"))
+    code, log = pull_request_workflow(team, forge, github, sha, "stranger/fork")
+    assert code == 0 and "can be read" in log and (len(forge.statuses), len(team.api.find_runs(tag="ci"))) == (told, asked)
+    assert team.spaceport.key("prefect").partition(":")[2] not in log
+    git("checkout", "--quiet", "-", at=team.checkout)
 
 
 def test_a_deploy_keeps_what_people_chose(team: Team) -> None:

@@ -1,11 +1,9 @@
 """Training on rented EC2 instances: the same as on this machine, and true whatever dies. Against machines that really boot, seal and die."""
 
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,27 +11,25 @@ from infra.compute.ec2.instances import LIVING, RUN_TAG
 from infra.compute.ec2.leases import list_leased
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.ec2_cloud import Ec2Cloud, running_cloud
-from tests.ec2_cloud.running import IMAGE, REGION
+from tests.ec2_cloud.operating import operated, stack_in
 from tests.eventually import eventually
 from tests.pipeline.conftest import no_space, same_bytes_in_two_processes
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim
 
-POOL, SECRET, BUCKET = "ec2", "spaceport/train", "checkpoints"
+POOL = "ec2"
 LONG = ["--train.args.epochs", "20"]
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ec2Cloud]:
     with running_cloud(tmp_path_factory.mktemp("ec2")) as found:
-        found.client("s3").create_bucket(Bucket=BUCKET)
         yield found
 
 
 @pytest.fixture(scope="module")
 def stack_environment(cloud: Ec2Cloud) -> dict[str, str]:
     """AWS is the cloud; checkpoints go to its S3; pauses before a further try are short."""
-    more = {"SPACEPORT_EC2_REGION": REGION, "SPACEPORT_CHECKPOINT_STORE": f"s3://{BUCKET}/spaceport", "SPACEPORT_RETRY_PACE": "0.02"}
-    return {**cloud.environment, **more}
+    return stack_in(cloud) | {"SPACEPORT_RETRY_PACE": "0.02"}
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +39,11 @@ def prefect(spaceport: Any) -> PrefectApi:
 
 @pytest.fixture(scope="module")
 def pool(spaceport: Any, cloud: Ec2Cloud, prefect: PrefectApi) -> Callable[..., None]:
-    """Tells the deployment what an operator would: image, types, profile, secret. The machines reach the stack, and nothing of its files."""
-    secret = {"HF_TOKEN": spaceport.key("hub-write"), "PREFECT_API_AUTH_STRING": spaceport.key("prefect")}
-    cloud.client("secretsmanager").create_secret(Name=SECRET, SecretString=json.dumps(secret))
-    cloud.tell("reach", ports=[urlsplit(spaceport.endpoint).port, urlsplit(prefect.url).port])
-    cloud.tell("hide", folders=[str(spaceport.home)])
-    profile = cloud.instance_profile("machine", "secretsmanager:GetSecretValue", "s3:*")
-    known = {"image": IMAGE, "python": sys.executable, "instance_types": ["t3.medium", "t3.large"], "instance_profile": profile, "secret_id": SECRET}
+    """Tells the deployment what an operator would, and more."""
+    known = operated(cloud, spaceport, prefect.url)
 
     def told(**more: Any) -> None:
-        variables = {**known, "env": {"HF_HUB_DISABLE_XET": "1"}, **more}
+        variables = {**known, **more}
         prefect.call("PATCH", f"/deployments/{prefect.deployment_id(f'train_model/{POOL}')}", {"job_variables": variables})
 
     return told

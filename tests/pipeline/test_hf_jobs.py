@@ -13,11 +13,12 @@ from infra.compute.hf_jobs.leases import list_leased
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
 from tests.pipeline.conftest import no_space, same_bytes_in_two_processes
-from tests.pipeline.kill_matrix import SEEDS, VICTIMS, Case, kill_engines
+from tests.pipeline.kill_matrix import LONG_EPOCHS, SEEDS, SLICE_EPOCHS, VICTIMS, Case, kill_engines
 
 POOL = "hf-jobs"
 KILLS = (pytest.mark.kills, pytest.mark.slow)
-CASES = {(victim, seed): KILLS if (victim, seed) != ("machine", 0) else KILLS[:1] for victim in VICTIMS for seed in SEEDS}  # one runs with the fast tests
+SLICE = ("machine", 0)  # runs with the fast tests
+CASES = {(victim, seed): KILLS if (victim, seed) != SLICE else KILLS[:1] for victim in VICTIMS for seed in SEEDS}
 LONG = ["--train.args.epochs", "20"]  # some ten seconds of training, and a good part of a minute with its checkpoints on the Hub
 
 
@@ -161,6 +162,21 @@ def test_cancelling_the_pipeline_ends_the_job(training: Training, prefect: Prefe
 
 
 @pytest.mark.slow
+def test_money_ends_a_training_like_a_lease(spaceport: Any, work: Any, jobs: Any, hub_api: Any) -> None:
+    """`max_usd` at the Job's price is its time: the script is told, the run fails as quota, no Job is left; with more money it ends well."""
+    script = work.folder / "script.py"
+    script.write_text(script.read_text().replace("folder = Path(__file__).parent", f"folder = Path({str(work.folder)!r})"))
+    (price,) = [hardware.unit_cost_usd * 60 for hardware in hub_api.list_jobs_hardware() if hardware.name == "cpu-basic"]
+    poor, rich = f"{price * 25 / 3600:.8f}", f"{price:.8f}"
+    code, report, _ = spaceport("run", str(work.config), "--target", POOL, "--train.max_usd", poor)
+    assert (code, report["error"]["kind"]) == (1, "quota") and "train.max_usd" in report["error"]["message"]
+    assert (work.folder / "told").exists()
+    eventually(lambda: jobs("RUNNING", "SCHEDULING") == [])
+    work.go()
+    assert spaceport("run", str(work.config), "--target", POOL, "--train.max_usd", rich)[1]["outcome"] == "promoted"
+
+
+@pytest.mark.slow
 def test_hardware_that_is_never_to_be_had_is_said(spaceport: Any, project: Path, prefect: PrefectApi, jobs: Any) -> None:
     """A Job that waits for longer than its start limit is cancelled; the run fails with kind capacity and the reason in words."""
     deployment = prefect.deployment_id(f"train_model/{POOL}")
@@ -182,4 +198,5 @@ def test_whatever_is_killed_it_finishes(spaceport: Any, project: Path, jobs: Any
     def living(run_id: str) -> list[Any]:
         return [job.id for job in jobs("RUNNING", "SCHEDULING") if job.labels[RUN_LABEL] == run_id]
 
-    Case(spaceport, config, POOL, living, kill_engines).run(victim, seed)
+    epochs = SLICE_EPOCHS if (victim, seed) == SLICE else LONG_EPOCHS
+    Case(spaceport, config, POOL, living, kill_engines, epochs).run(victim, seed)

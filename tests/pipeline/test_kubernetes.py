@@ -64,6 +64,12 @@ def test_two_processes_in_a_pod_make_the_bytes_that_two_make_here(spaceport: Any
     same_bytes_in_two_processes(spaceport, project, TARGET)
 
 
+def test_two_pods_make_the_bytes_that_two_processes_make_here(spaceport: Any, project: Path, cluster: RealCluster) -> None:
+    """`train.nodes`: each pod is a machine, they find each other by address, and one of them publishes; none is left."""
+    same_bytes_in_two_processes(spaceport, project, TARGET, how="nodes")
+    eventually(lambda: not [pod for pod in cluster.listed("pods") if pod["status"]["phase"] in {"Pending", "Running"}])
+
+
 def test_no_secret_is_in_a_manifest_or_in_what_a_pod_said(spaceport: Any, cluster: RealCluster) -> None:
     """The Hub's token and Prefect's credential reach a pod by reference alone."""
     pod = cluster.listed("pods")[0]

@@ -1,5 +1,6 @@
 """What on-call does to a run, and what kills it: nothing is done twice, nothing is lost, and what Prefect shows is true."""
 
+import contextlib
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -8,8 +9,10 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.compute.process.reconcile import reconcile
+from infra.compute.process.reconcile import UNSTARTED, UNSTARTED_TRIES, reconcile, reschedule_unstarted
+from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
+from tests.faults.line import Call, Line, Traffic
 
 
 def retry(work: Any, run_id: str) -> None:
@@ -64,6 +67,20 @@ def test_retry_does_no_harm_to_a_completed_run(work: Any) -> None:
     assert work.commits() == before and len(work.starts) == 1
 
 
+def test_a_retry_whose_answer_is_lost_is_done_once(work: Any) -> None:
+    """The server has put the run back on the schedule and nobody heard of it: it isn't put there again, whatever the run has become by then."""
+    work.go()
+    run = work.start("a")
+    assert work.ends(run) == "COMPLETED"
+    with contextlib.closing(Line(work.api.url.removesuffix("/api"), with_spaces=False)) as line:
+        line.traffic = Traffic("nobody", lambda call, place: "answer-lost" if call == Call("POST /api/flow_runs/ID/set_state", 1) else None)
+        assert PrefectApi(f"{line.endpoint}/api", work.spaceport.key("prefect")).retry_run(run, "again")
+        assert len(line.traffic.met) == 1
+    eventually(lambda: work.api.read_run(run)["run_count"] > 1)
+    assert work.ends(run) == "COMPLETED"
+    assert [state["name"] for state in work.api.states_of(run)].count("AwaitingRetry") == 1
+
+
 def test_a_late_report_of_the_crash_before_undoes_no_retry(work: Any) -> None:
     """The worker tells of a death twice. When a person's Retry comes in between, the run is put back on the schedule and goes to its end."""
     work.go()
@@ -95,6 +112,24 @@ def test_a_death_that_nobody_could_report_is_found_out(spaceport: Any, work: Any
     assert work.ends(child) == "COMPLETED"
 
 
+def test_a_run_whose_worker_died_before_it_began_is_begun(spaceport: Any, work: Any) -> None:
+    """A worker has taken it and was killed: nobody has seen its process, so it goes back on the schedule; after three times in vain it has crashed."""
+    work.go()
+    run = work.start("a")
+    assert work.ends(run) == "COMPLETED"
+    deployment, parameters = (work.api.read_run(run)[name] for name in ("deployment_id", "parameters"))
+    taken = {"parameters": parameters, "state": {"type": "PENDING"}, "enforce_parameter_schema": False}
+    first, second, begun = (work.api.call("POST", f"/deployments/{deployment}/create_flow_run", taken)["id"] for _ in range(3))
+    work.api.note_machine(begun, "elsewhere:1")
+    for _ in range(UNSTARTED_TRIES):
+        work.api.set_state(second, "PENDING", UNSTARTED, force=True)
+    assert reschedule_unstarted(work.api, spaceport.home) == []  # a worker needs some seconds
+    assert reschedule_unstarted(work.api, spaceport.home, pending_seconds=0) == [first]
+    assert work.state(second) == "CRASHED" and work.ends(first) == "COMPLETED"
+    assert work.state(begun) == "PENDING"  # a process of it was noted, on a machine that knows more
+    work.api.set_state(begun, "CANCELLED", "seen", force=True)
+
+
 @pytest.mark.slow
 def test_a_run_that_is_wrongly_called_dead_says_that_it_lives(work: Any) -> None:
     """Two lost heartbeats and an automation would crash a living training: it puts that right itself, its pipeline goes on waiting, nothing runs twice."""
@@ -119,5 +154,5 @@ def test_a_killed_training_is_resumed_by_its_pipeline(work: Any) -> None:
     eventually(lambda: len(work.starts) == 2)
     assert not psutil.pid_exists(work.starts[0])
     work.go()
-    assert work.follow("a")["outcome"] == "promoted" and "attempts before: **1, " in work.api.artifacts(run, "report")[0]["data"]
+    assert work.follow("a")["outcome"] == "promoted" and "attempts before 1, " in work.api.artifacts(run, "report")[0]["data"]
     assert [found["run_count"] for found in work.children()] == [2] and work.api.read_run(run)["run_count"] == 1

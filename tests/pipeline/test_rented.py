@@ -1,5 +1,6 @@
 """What every rented target shares, on a real Prefect server: the watch gives runs their true state by the provider's word, and prices are the pools'."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Iterator
@@ -8,12 +9,16 @@ from typing import Any
 
 import pytest
 
+from infra.compute.attach_or_start import Child
+from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import Watch
 from infra.compute.rented.machines import Machine
+from infra.compute.waiting import see_through
 from infra.errors import BadInput, OutOfMemory, Preempted, SpaceportError
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
+from tests.eventually import eventually
 
 POOL = "yard"
 
@@ -144,6 +149,30 @@ def test_an_end_with_a_kind_of_its_own_is_a_failure(project: Project) -> None:
     other, _ = project.run("RUNNING", started=True)
     assert project.watch.once() == [run_id]
     assert project.state(run_id) == ("FAILED", "out of memory: took more than it had.") and project.state(other)[0] == "RUNNING"
+
+
+async def test_a_machine_that_was_taken_away_is_replaced_at_once(project: Project, spaceport: Any) -> None:
+    """The provider's word is believed, where a crash that a process worker reports is left to settle for half a minute."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    run_id, _ = project.run("RUNNING", stage="taken", lives=False)
+    project.watch.once()
+    assert project.state(run_id)[0] == "CRASHED"
+    with temporary_settings({PREFECT_API_URL: project.api.url, PREFECT_API_AUTH_STRING: spaceport.key("prefect")}):
+        waiting = asyncio.create_task(see_through(project.api, Child(run_id=run_id, url="", started=False), pace=0.0))
+        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", "preempted: try 2"), 15)
+        waiting.cancel()
+
+
+def test_what_an_image_took_is_noted_on_the_run(project: Project) -> None:
+    """Once for each start: the machine itself can't know it, and the run's page tells it from the machine's own time."""
+    run_id, machine_id = project.run("RUNNING", started=True)
+    project.watch.once()
+    assert IMAGE_LABEL not in project.api.read_run(run_id)["labels"]
+    for seconds in (31.0, 2.0):
+        project.yard.machines[machine_id] = project.yard.machines[machine_id].model_copy(update={"image_seconds": seconds})
+        project.watch.once()
+        assert project.api.read_run(run_id)["labels"][IMAGE_LABEL] == seconds
 
 
 def test_a_price_is_the_deployments_the_pools_or_the_providers(spaceport: Any, prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,11 @@ def test_it_says_what_a_training_cost_and_what_reuse_saved() -> None:
     assert TAKEN.in_words(reused=True) == {"saved by reuse": "6.0 min of training, 0.50 USD"}
 
 
+def test_it_names_the_machine() -> None:
+    """So that seconds mean something."""
+    assert TAKEN.model_copy(update={"machine": "AMD EPYC, 2 cores"}).in_words(reused=False) == {"training": "6.0 min, 0.50 USD on AMD EPYC, 2 cores"}
+
+
 def test_it_says_what_the_attempts_before_took() -> None:
     """At the same price; without a price the time alone."""
     killed = TAKEN.model_copy(update={"attempts": 3, "earlier_seconds": 90.0})

@@ -14,8 +14,9 @@ from pydantic import SecretStr
 from infra.errors import BadInput, Conflict, Unhealthy
 from infra.hub.client import HubClient
 from infra.hub.embedded.process import EmbeddedHub
+from infra.hub.spaces.templates import TEMPLATES
 from infra.revisions import DatasetRevision, ModelRevision, Repo
-from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space, space_record
+from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, check_loadable, refresh_space, space_record
 from tests.eventually import eventually
 
 # A team's own app that keeps the contract of the template: fast to start, and told by the revision's first letter how to misbehave.
@@ -75,6 +76,16 @@ class Team:
         return Repo(repo_type="space", repo_id=self.space_id)
 
 
+# The same app in a Docker Space: its own Dockerfile, and the prediction route of that template.
+DOCKERFILE = 'FROM python:3.11-slim\nCOPY . /code\nWORKDIR /code\nEXPOSE 7860\nCMD ["python", "app.py", "0.0.0.0", "7860"]\n'
+DOCKER_APP = (
+    OWN_APP.replace('self.send(\'{"event_id": "1"}\')', 'self.send(json.dumps(SCORES)) if self.path == "/predict" else self.send_error(404)')
+    .replace('os.environ["GRADIO_SERVER_NAME"]', "sys.argv[1]")
+    .replace('os.environ["GRADIO_SERVER_PORT"]', "sys.argv[2]")
+    .replace("import json, os", "import json, os, sys")
+)
+
+
 @pytest.fixture
 def team(hub: EmbeddedHub, hub_namespace: str) -> Team:
     return Team(hub, hub_namespace)
@@ -124,6 +135,17 @@ def test_a_revision_that_does_not_come_up_leaves_the_old_one_serving(team: Team,
     assert team.refresh(SECOND).outcome == "published"
 
 
+@pytest.mark.parametrize(("broken", "said"), [(DEAD, "this revision can't be loaded"), (BENT, "answers otherwise than")])
+def test_a_docker_space_is_proved_and_put_back_as_any_other(team: Team, broken: str, said: str) -> None:
+    """A Docker Space with the team's own Dockerfile is asked at its own routes; a revision that doesn't come up there leaves the old one serving, too."""
+    team.commit(app__py=DOCKER_APP.encode(), Dockerfile=DOCKERFILE.encode(), README__md=b"---\nsdk: docker\n---\n")
+    done = team.refresh(FIRST, template="docker")
+    assert (done.outcome, set(done.kept)) == ("published", {*TEMPLATES["docker"].files()})
+    with pytest.raises(Unhealthy, match=rf"(?s)promoted, Space behind: .*serves again, proved.*{said}"):
+        team.refresh(broken, template="docker")
+    assert team.answer()["revision"] == FIRST
+
+
 def test_a_first_revision_that_does_not_come_up_says_that_nothing_serves(team: Team) -> None:
     """Without an earlier revision there is nothing to go back to, and the error says so."""
     with pytest.raises(Unhealthy, match=r"no earlier revision to go back to.*the app ended"):
@@ -134,7 +156,7 @@ def test_a_first_revision_that_does_not_come_up_says_that_nothing_serves(team: T
     ("files", "said"),
     [
         ({"requirements__txt": b"surely-not-installed"}, "BUILD_ERROR.*surely-not-installed is not installed"),
-        ({"README__md": b"---\nsdk: docker\n---\n"}, "CONFIG_ERROR.*docker"),
+        ({"README__md": b"---\nsdk: gradio\napp_file: ../app.py\n---\n"}, "CONFIG_ERROR.*leaves the repository"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Warnings while validating metadata")
@@ -187,13 +209,26 @@ def test_what_people_put_into_the_space_stays(team: Team) -> None:
     """A team's own app and card are never written; a commit of theirs on top of the pin doesn't undo it."""
     team.commit(README__md=b"---\nsdk: gradio\n---\nOur own words.\n", notes__txt=b"keep")
     done = team.refresh(FIRST)
-    assert done.kept == ("README.md", "app.py", "requirements.txt")
+    assert done.kept == ("README.md", "app.py", "requirements.txt", "served.py")
     assert (team.file("app.py"), team.file("notes.txt")) == (OWN_APP.encode(), b"keep")
     on_top = team.commit(notes__txt=b"more")
     again = team.refresh(FIRST)
     assert (again.outcome, again.revision.sha) == ("reused", on_top)
     team.refresh(SECOND)
     assert (team.file("app.py"), team.file("requirements.txt")) == (OWN_APP.encode(), None)
+
+
+def test_a_model_that_the_template_cant_load_is_told_of_before_it_goes_live(team: Team) -> None:
+    """Without a config.json there is nothing for the template's app to load; a page loads nothing, and a team's own app is the team's."""
+    api, model = team.api, ModelRevision(repo_id=team.model_id, sha=str(team.api.model_info(team.model_id).sha))
+    with pytest.raises(BadInput, match=r'space\.template = "static"'):
+        check_loadable(model, SpaceConfig(repo_id=f"{team.space_id}-none-yet"), team.client)
+    check_loadable(model, SpaceConfig(repo_id=f"{team.space_id}-none-yet", template="static"), team.client)
+    check_loadable(model, SpaceConfig(repo_id=team.space_id), team.client)
+    team.refresh(FIRST)
+    check_loadable(model, SpaceConfig(repo_id=team.space_id), team.client)
+    done = api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id=team.model_id)
+    check_loadable(ModelRevision(repo_id=team.model_id, sha=done.oid), SpaceConfig(repo_id=f"{team.space_id}-none-yet"), team.client)
 
 
 def test_a_pin_changed_by_hand_is_put_right(team: Team) -> None:
@@ -234,7 +269,7 @@ def test_a_static_space_shows_the_revision_and_its_numbers(team: Team) -> None:
         assert httpx2.get(done.url + "/revision.json").json() == {"model": team.model_id, "revision": sha, "space": None}
         page = httpx2.get(done.url).text
         assert title.replace("<page>", "&lt;page&gt;") in page
-        assert "accuracy · &lt;b&gt;rows&lt;/b&gt;" in page
+        assert "&lt;b&gt;rows&lt;/b&gt;" in page
         assert "0.8337" in page
     assert team.refresh(str(sha), template="static", title=title).outcome == "reused"
 

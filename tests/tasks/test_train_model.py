@@ -153,13 +153,13 @@ async def test_without_a_predict_command_nothing_can_be_compared(tmp_path, data,
 
 
 def test_key_inputs_follow_what_the_result_depends_on(script, tmp_path):
-    """Arguments, seed, threads, dtype, code, predict command, base, data and columns are in the key; limits, grace and secrets aren't."""
+    """Arguments, seed, threads, dtype, code, predict command, base, data and columns are in the key; limits, grace, secrets and the tracker aren't."""
     config = script("x = 1")
 
     def inputs(config=config, data="d1", base=None, columns=COLUMNS):
         return json.dumps(train_inputs(config, data, base, columns), sort_keys=True)
 
-    same = config.model_copy(update={"max_hours": 5.0, "grace_seconds": 1.0, "secrets": ("A",), "data": "stream"})
+    same = config.model_copy(update={"max_hours": 5.0, "grace_seconds": 1.0, "secrets": ("A",), "data": "stream", "report_to": "wandb"})
     assert inputs(same) == inputs()
     changed = [config.model_copy(update={name: value}) for name, value in {"args": {"a": 1}, "seed": 1, "threads": 2, "dtype": "bfloat16"}.items()]
     others = [inputs(one) for one in changed] + [inputs(data="d2"), inputs(base="a/b@" + "0" * 40), inputs(columns=Columns())]

@@ -5,7 +5,7 @@ A Job's id is Prefect's own `infrastructure_pid`, namespace:name.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -162,6 +162,7 @@ def _seen(job: Any, pods: Sequence[Mapping[str, Any]]) -> Machine:
         lives=ended is None and job.metadata.deletion_timestamp is None,
         started=any(_was_started(pod) for pod in pods),
         created_at=job.metadata.creation_timestamp,
+        image_seconds=_image_seconds(pods[0]) if pods else None,
         said=told,
         lease_ends_at=status.start_time + timedelta(seconds=lease) if lease and status.start_time else None,
         start_timeout_seconds=float(timeout) if timeout else None,
@@ -175,6 +176,15 @@ def _containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _was_started(pod: Mapping[str, Any]) -> bool:
     return any((container.get("state") or {}).keys() & {"running", "terminated"} for container in _containers(pod))
+
+
+def _image_seconds(pod: Mapping[str, Any]) -> float | None:
+    """From the pod's having a node to its container's running, in whole seconds; None as long as it doesn't run."""
+    scheduled = [condition.get("lastTransitionTime") for condition in pod.get("status", {}).get("conditions") or () if condition["type"] == "PodScheduled"]
+    running = [(container.get("state") or {}).get("running", {}).get("startedAt") for container in _containers(pod)]
+    if not (scheduled and scheduled[0] and running and running[0]):
+        return None
+    return max((datetime.fromisoformat(running[0]) - datetime.fromisoformat(scheduled[0])).total_seconds(), 0.0)
 
 
 def _termination(pod: Mapping[str, Any]) -> tuple[str | None, str | None]:

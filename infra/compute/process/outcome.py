@@ -37,6 +37,8 @@ def script_error(name: str, status: Mapping[str, Any], last_lines: Sequence[str]
         return Unhealthy(said or f"{name} exits with {code}: a service it needs doesn't answer.")
     if code == contract.NO_PERMISSION:
         return Unauthorized(said or f"{name} exits with {code}: it lacks a permission.")
+    if "CUDA out of memory" in said:
+        return OutOfMemory(f"{name} ran out of the GPU's memory ({said}). Make the batch smaller, or give it a larger GPU.")
     if memory_killed or _MEMORY_MESSAGE.search(said):
         used = f" at {int(status['max_rss_bytes']) / 2**30:.1f} GiB" if status.get("max_rss_bytes") else ""
         return OutOfMemory(f"{name} ran out of memory{used}. Make the batch smaller, or give it a larger machine.")

@@ -2,7 +2,7 @@
 
 The process worker reports a death within a second while it lives. This is for all other cases: the worker died too, the machine was restarted, or the
 server was away when the report came. And for the report that comes a second time, after a person's Retry, and would undo it.
-Only runs that were seen on this machine are judged; of others this machine knows nothing.
+Only runs that were seen on this machine are judged, and those that no machine has seen: a worker took them and died before it began.
 """
 
 import argparse
@@ -13,13 +13,14 @@ from typing import Any
 
 from infra.compute.process.presence import file_of, forget_old, holder_of
 from infra.errors import SpaceportError
-from infra.prefect_api import PrefectApi, age_seconds
+from infra.prefect_api import PROCESS_POOL, PrefectApi, age_seconds
 from infra.settings import Settings
 
 EVERY_SECONDS = 15.0
 SETTLE_SECONDS = 10.0  # the worker's own report goes first
 PENDING_SECONDS = 120.0  # a worker needs some to start a process
 LATE_SECONDS = 120.0
+UNSTARTED, UNSTARTED_TRIES = "the worker that took it was gone before it began", 3
 LATE_REPORT = "Flow run infrastructure exited"  # the process worker's second report of one death (Prefect 3.9.1, 2026-11)
 
 
@@ -38,6 +39,20 @@ def restore_retries(api: PrefectApi, home: Path) -> list[str]:
     crashed = [run for run in api.find_runs(states=("CRASHED",), limit=20) if age_seconds(run["state"]) < LATE_SECONDS]
     undone = [run for run in crashed if (run["state"]["message"] or "").startswith(LATE_REPORT) and _was_retried(api, home, run)]
     return [run["id"] for run in undone if api.retry_run(run["id"], "retried; the report of the crash before it came late", only_from=run["state"]["id"])]
+
+
+def reschedule_unstarted(api: PrefectApi, home: Path, pending_seconds: float = PENDING_SECONDS) -> list[str]:
+    """Put back on the schedule what a worker has taken and nobody ever started; where that happens again and again, the run has crashed."""
+    pending = [run for run in api.find_runs(states=("PENDING",), pool=PROCESS_POOL) if age_seconds(run["state"]) > pending_seconds]
+    unstarted = [run for run in pending if not run["infrastructure_pid"] and holder_of(file_of(home, run["id"])) is None]
+    return [run["id"] for run in unstarted if _begin_again(api, run)]
+
+
+def _begin_again(api: PrefectApi, run: Any) -> bool:
+    if sum(state["message"] == UNSTARTED for state in api.states_of(run["id"])) < UNSTARTED_TRIES:
+        return api.retry_run(run["id"], UNSTARTED, only_from=run["state"]["id"])
+    api.set_state(run["id"], "CRASHED", f"{UNSTARTED}, {UNSTARTED_TRIES + 1} times", force=True)
+    return False
 
 
 def _was_retried(api: PrefectApi, home: Path, run: Any) -> bool:
@@ -82,6 +97,8 @@ def main(words: list[str]) -> int:
         try:
             for run_id in reconcile(api, settings.home):
                 print(f"crashed {run_id}: its process is gone", flush=True)
+            for run_id in reschedule_unstarted(api, settings.home):
+                print(f"scheduled {run_id} again: {UNSTARTED}", flush=True)
             for run_id in restore_retries(api, settings.home):
                 print(f"scheduled {run_id} again: it was retried before the crash was reported for the second time", flush=True)
         except SpaceportError as error:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from infra.compute.phases import IMAGE_LABEL
 from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider, never_had
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
 from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
@@ -51,6 +52,7 @@ class Watch:
     def __init__(self, api: PrefectApi, provider: Provider, pool: str) -> None:
         self.api, self.provider, self.pool = api, provider, pool
         self._missing: dict[str, int] = {}
+        self._noted: set[tuple[str, float]] = set()
 
     async def forever(self, every_seconds: float = WATCH_SECONDS) -> None:
         """Look again and again; what can't be asked now is asked the next time."""
@@ -75,6 +77,7 @@ class Watch:
             machine = self._given_up(machine, is_cancelled=state == "CANCELLING")
         if machine.lives:
             self._missing.pop(run_id, None)
+            self._note_image(machine)
             return False
         self._missing[run_id] = self._missing.get(run_id, 0) + 1
         if machine.stage == GONE and self._missing[run_id] < LOOKS_UNTIL_GONE:
@@ -85,6 +88,12 @@ class Watch:
         self._missing.pop(run_id)
         conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
         return True
+
+    def _note_image(self, machine: Machine) -> None:
+        """Once for each start of a machine's image: inside it nobody can know."""
+        if machine.image_seconds is not None and (noted := (machine.id, machine.image_seconds)) not in self._noted:
+            self.api.label_run(machine.run_id, {IMAGE_LABEL: machine.image_seconds})
+            self._noted.add(noted)
 
     def _given_up(self, machine: Machine, *, is_cancelled: bool) -> Machine:
         """A machine that was never had is ended when its run is cancelled, since nothing in it can hear that, or when its time is up."""

@@ -1,12 +1,13 @@
 """A rented machine in our words, and what its provider must answer."""
 
 from datetime import datetime
-from typing import Protocol
-
-from prefect.client.schemas.objects import FlowRun
+from typing import TYPE_CHECKING, Protocol
 
 from infra.errors import SpaceportError
 from infra.revisions import Frozen
+
+if TYPE_CHECKING:  # `plan` asks providers for prices, and need not wait two seconds for Prefect
+    from prefect.client.schemas.objects import FlowRun
 
 GONE, NEVER_HAD = "GONE", "NEVER HAD"  # stages that are ours
 
@@ -20,6 +21,7 @@ class Machine(Frozen):
     lives: bool  # whether it runs, or may still come to run
     started: bool = False  # whether it was ever had
     created_at: datetime | None = None
+    image_seconds: float | None = None  # from its being there to its image's running, where the provider tells the two apart
     said: str | None = None  # the provider's reason for its stage
     url: str = ""
     lease_ends_at: datetime | None = None
@@ -60,7 +62,7 @@ class Provider(Protocol):
         """What the end of a machine means, as one error of our tree, for a run that couldn't say so itself."""
 
 
-def step_key(flow_run: FlowRun) -> str:
+def step_key(flow_run: "FlowRun") -> str:
     """The step key that the run was started for; empty when a person started it without one."""
     return str(flow_run.parameters.get("expected_key") or "")
 

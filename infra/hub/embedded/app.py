@@ -44,6 +44,7 @@ from infra.hub.embedded import (
     history,
     jobs_routes,
     lfs,
+    oauth,
     pages,
     refs,
     repos,
@@ -70,6 +71,7 @@ def create_app(state: HubState) -> ASGIApp:
         extensions += module.attach(state)
     api = [
         *auth.routes(),
+        *oauth.routes(),
         *gates.routes(),
         *cards.routes(),
         *repos.routes(),

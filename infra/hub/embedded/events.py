@@ -57,6 +57,10 @@ class Events:
         """A repo has another name."""
         self._queue.put((self.on_move, (old, new)))
 
+    def afterwards(self, action: Callable[[], None]) -> None:
+        """Do this between what happened before now and what happens from now on."""
+        self._queue.put(([action], ()))
+
     def _deliver(self) -> None:
         while (item := self._queue.get()) is not None:
             subscribers, arguments = item

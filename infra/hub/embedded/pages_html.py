@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from urllib.parse import quote
 
+from infra.hub.card_html import card_html
 from infra.hub.embedded.cards import body_of
 from infra.hub.embedded.records import CommitRecord, Entry, RepoRecord
 
@@ -26,8 +27,6 @@ blockquote { margin-left: 0; padding-left: 1rem; border-left: 3px solid var(--li
 time, .soft { opacity: .75; white-space: nowrap; }
 """
 
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_REVISION = re.compile(r"<code>((?:datasets/|spaces/)?[\w.-]+/[\w.-]+)@([0-9a-f]{40})</code>")
 _KEY = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 
 
@@ -45,7 +44,7 @@ def front(repos: Sequence[tuple[RepoRecord, CommitRecord]]) -> str:
 def repo(found: RepoRecord, revision: str, head: CommitRecord, card: bytes | None, entries: Sequence[Entry], refs: Iterable[tuple[str, str]], live: str) -> str:
     """Card, files and branches of a repository."""
     app = f'<p><a href="{escape(live)}">Open the app</a> <span class="soft">{escape(live)}</span></p>' if live else ""
-    shown = f"<article>{_markdown(body_of(card.decode(errors='replace')))}</article>" if card else '<p class="soft">No card.</p>'
+    shown = f"<article>{card_html(body_of(card.decode(errors='replace')))}</article>" if card else '<p class="soft">No card.</p>'
     branches = "".join(
         f'<tr><td><a href="/{_path(found.url_path)}/tree/{quote(_short(ref), safe="")}">{_named(ref)}</a></td><td><code>{sha}</code></td></tr>'
         for ref, sha in refs
@@ -107,13 +106,6 @@ def _files(found: RepoRecord, revision: str, entries: Sequence[Entry]) -> str:
 def _document(title: str, body: str) -> str:
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>'
-
-
-def _markdown(text: str) -> str:
-    from markdown_it import MarkdownIt
-
-    shown = str(MarkdownIt("commonmark", {"html": False}).enable("table").render(_COMMENT.sub("", text)))
-    return _REVISION.sub(r'<code><a href="/\1/tree/\2">\1@\2</a></code>', shown)
 
 
 def _short(ref: str) -> str:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from infra.hub.embedded.spaces_card import SpaceCard, SpaceProblem
+from infra.hub.embedded.spaces_card import SpaceProblem
 from infra.hub.embedded.spaces_log import LogBook, copy_output
 
 HERE = Path(__file__).parent
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "OMP_NUM_THREADS")
+PASSED_ON = ("LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE", "OMP_NUM_THREADS")
 PROBE_SECONDS = 0.1
 ANSWER_SECONDS = 10.0
 GRACE_SECONDS, STOP_SECONDS = 2.0, 5.0  # the guard kills after the first
@@ -90,17 +90,12 @@ class App:
         self._pump.cancel()
 
 
-def space_command(folder: Path, card: SpaceCard) -> Callable[[int], list[str]]:
-    """How the app of a Space's checkout is started."""
-    static = [sys.executable, "-I", str(HERE / "spaces_static.py"), str(folder), card.app_file]
-    return lambda port: [*static, str(port)] if card.sdk == "static" else [sys.executable, card.app_file]
-
-
 def app_environment(repo_id: str, sha: str, address: str, endpoint: str, home: Path) -> dict[str, str]:
     """What an app sees: nothing of the hub's own secrets, and a home of its own, so that no login of the person's is found there."""
     home.mkdir(parents=True, exist_ok=True)
     owner, name = repo_id.split("/")
     return {variable: os.environ[variable] for variable in PASSED_ON if variable in os.environ} | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",  # `python` is this environment's
         "HOME": str(home),
         "HF_HOME": str(home / "huggingface"),
         "GRADIO_TEMP_DIR": str(home / "gradio"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.hub.embedded.spaces_card import SpaceCard, check_requirements, read_card
+from infra.hub.embedded.spaces_start import Start, start_of
 
 Checkout = Callable[[str, Path], None]  # (commit SHA, empty folder): writes the commit's files
 
@@ -18,6 +19,7 @@ class Build:
 
     folder: Path
     card: SpaceCard
+    start: Start
     sha: str
 
 
@@ -28,7 +30,7 @@ def make_build(sha: str, builds: Path, checkout: Checkout) -> Build:
     checkout(sha, folder)
     card = read_card(folder)
     check_requirements(folder)
-    return Build(folder, card, sha)
+    return Build(folder, card, start_of(folder, card), sha)
 
 
 def builds_but(builds: Path, kept: set[Path]) -> list[Path]:

@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 
-Sdk = Literal["gradio", "static"]
-DEFAULT_APP_FILE: dict[Sdk, str] = {"gradio": "app.py", "static": "index.html"}
+Sdk = Literal["gradio", "streamlit", "docker", "static"]
+DEFAULT_APP_FILE: dict[Sdk, str] = {"gradio": "app.py", "streamlit": "app.py", "docker": "Dockerfile", "static": "index.html"}
+APP_PORT = 7860
 STARTUP_SECONDS = 1800.0
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?")
@@ -32,6 +33,7 @@ class SpaceCard:
 
     sdk: Sdk
     app_file: str
+    app_port: int
     startup_seconds: float
     notes: tuple[str, ...]  # what differs from the real service, for the build log
 
@@ -41,15 +43,15 @@ def read_card(folder: Path) -> SpaceCard:
     front = _front_matter(folder / "README.md")
     sdk = front.get("sdk")
     if sdk not in DEFAULT_APP_FILE:
-        raise SpaceProblem("CONFIG_ERROR", f"README.md: sdk {sdk!r} can't be run by this hub. Use gradio or static.")
+        raise SpaceProblem("CONFIG_ERROR", f"README.md: sdk {sdk!r} can't be run by this hub. Use one of: {', '.join(DEFAULT_APP_FILE)}.")
     sdk = cast(Sdk, sdk)
-    app_file = str(front.get("app_file") or DEFAULT_APP_FILE[sdk])
+    app_file = str((sdk != "docker" and front.get("app_file")) or DEFAULT_APP_FILE[sdk])
     target = (folder / app_file).resolve()
     if not target.is_relative_to(folder.resolve()):
         raise SpaceProblem("CONFIG_ERROR", f"README.md: app_file {app_file!r} leaves the repository.")
     if not target.is_file():
         raise SpaceProblem("NO_APP_FILE", f"No application file: {app_file} is not in the repository.")
-    return SpaceCard(sdk, app_file, _seconds(front.get("startup_duration_timeout")), tuple(_notes(front, sdk, folder)))
+    return SpaceCard(sdk, app_file, _port(front.get("app_port")), _seconds(front.get("startup_duration_timeout")), tuple(_notes(front, sdk, folder)))
 
 
 def check_requirements(folder: Path) -> None:
@@ -97,10 +99,12 @@ def _front_matter(readme: Path) -> dict[str, Any]:
 def _notes(front: dict[str, Any], sdk: Sdk, folder: Path) -> list[str]:
     notes = []
     asked, here = str(front.get("python_version") or ""), f"{sys.version_info.major}.{sys.version_info.minor}"
-    if sdk == "gradio" and asked and ".".join(asked.split(".")[:2]) != here:
+    if sdk in ("gradio", "streamlit") and asked and ".".join(asked.split(".")[:2]) != here:
         notes.append(f"python_version {asked} is asked for; this hub runs {here}.")
-    if sdk == "gradio" and front.get("sdk_version") and (found := _version("gradio")) != str(front["sdk_version"]):
-        notes.append(f"sdk_version {front['sdk_version']} is asked for; this hub runs gradio {found or '(not installed)'}.")
+    if sdk in ("gradio", "streamlit") and front.get("sdk_version") and (found := _version(sdk)) != str(front["sdk_version"]):
+        notes.append(f"sdk_version {front['sdk_version']} is asked for; this hub runs {sdk} {found or '(not installed)'}.")
+    if sdk == "streamlit":
+        notes.append("huggingface.co makes no new Spaces of this SDK (2025-07): there, a Docker Space runs streamlit.")
     if (folder / "packages.txt").is_file():
         notes.append("packages.txt is not installed by this hub.")
     return notes
@@ -111,6 +115,14 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _port(value: object) -> int:
+    if value is None:
+        return APP_PORT
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 65536:
+        return value
+    raise SpaceProblem("CONFIG_ERROR", f"README.md: app_port {value!r} is no port. Use a whole number, as {APP_PORT}.")
 
 
 def _seconds(value: object) -> float:

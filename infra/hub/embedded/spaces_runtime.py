@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.hub.embedded.spaces_app import App, app_environment, space_command
+from infra.hub.embedded.spaces_app import App, app_environment
 from infra.hub.embedded.spaces_build import Build, Checkout, builds_but, make_build, remove_builds
 from infra.hub.embedded.spaces_card import SpaceProblem
 from infra.hub.embedded.spaces_doorway import Doorway
@@ -158,7 +158,7 @@ class SpaceRuntime:
         self.build_log, self.run_log = LogBook(), self.run_log if self._serving else LogBook()
         self.build_log.write(f"===== Build of {self.repo_id} at {sha} =====")
         self._build = await asyncio.to_thread(make_build, sha, self.home / "builds", self._checkout)
-        for note in self._build.card.notes:
+        for note in (*self._build.card.notes, *self._build.start.notes):
             self.build_log.write(f"Note: {note}")
         self.build_log.write("Done.")
         await self._start(self._build)
@@ -167,8 +167,9 @@ class SpaceRuntime:
         self.stage = "RUNNING_APP_STARTING" if self._serving else "APP_STARTING"
         self.run_log = LogBook()
         self.run_log.write(f"===== Application Startup of {self.repo_id} at {build.sha} =====")
-        environment = app_environment(self.repo_id, build.sha, self.address, self.endpoint, self.home / "user") | self.settings.environment()
-        app = await App.start(build.folder, space_command(build.folder, build.card), build.sha, environment, self.run_log)
+        ours = app_environment(self.repo_id, build.sha, self.address, self.endpoint, self.home / "user")
+        environment = {**build.start.environment, **ours, **self.settings.environment()}
+        app = await App.start(build.start.folder, build.start.command, build.sha, environment, self.run_log)
         try:
             await app.ready(build.card.startup_seconds)
         except BaseException:

@@ -31,6 +31,7 @@ class Options:
     part_bytes: int = field(default=64 << 20, metadata={"help": "Size of one part."})
     link_seconds: int = field(default=3600, metadata={"help": "How long a signed LFS link is good."})
     page_size: int = field(default=1000, metadata={"help": "Entries per page of trees, commits and lists."})
+    exchanged_token_seconds: int = field(default=3600, metadata={"help": "How long a token of a trusted publisher is good."})
     rate_limit: int = field(default=0, metadata={"help": "Requests per caller and window before 429; 0 is no limit."})
     rate_window_seconds: int = field(default=300, metadata={"help": "Length of the window."})
     spaces_gone_while_building: int = field(default=0, metadata={"help": "1: a Space's old app is gone from a commit on until the new one answers."})

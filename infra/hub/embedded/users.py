@@ -16,6 +16,8 @@
     visibility = "private"                   # of new repos that don't say
     members = { alice = "admin", ci = "read" }   # admin, write, contributor or read
 
+`[[publishers]]` says who may exchange an identity token for a short one: infra/hub/embedded/publishers.py.
+
 Without a file there is the user `spaceport` with one write token, who may write into any namespace.
 """
 
@@ -23,12 +25,14 @@ import hashlib
 import json
 import os
 import secrets
+import time
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import BadInput
+from infra.hub.embedded.publishers import Publisher, read_publishers
 from infra.hub.embedded.records import RepoRecord
 
 DEFAULT_USER = "spaceport"
@@ -47,6 +51,7 @@ class Token:
     user: str
     role: Role
     scopes: tuple[tuple[str, frozenset[str]], ...] = ()
+    expires_at: float | None = None
 
     def allows(self, permission: Permission, namespace: str, url_path: str | None) -> bool:
         """Whether this token reaches so far; what its user may do is asked apart."""
@@ -85,6 +90,7 @@ class Users:
         self.organisations = {name.lower(): organisation for name, organisation in organisations.items()}
         self.default = default
         self.open_namespaces = open_namespaces
+        self.publishers: list[Publisher] = []
         self._tokens = {token.value: token for token in tokens}
 
     @classmethod
@@ -105,14 +111,24 @@ class Users:
         default = data.get("default", next(iter(users)))
         if default not in users:
             raise BadInput(f"{file}: default = {default!r} is none of the users {sorted(users)}.")
-        return cls(list(users), tokens, organisations, default, open_namespaces=data.get("open_namespaces") is True)
+        found = cls(list(users), tokens, organisations, default, open_namespaces=data.get("open_namespaces") is True)
+        found.publishers = read_publishers(file, data.get("publishers", []), set(users))
+        return found
 
     def caller(self, token: str | None) -> Caller | None:
         """The caller of a token; anonymous without one; None when the token is unknown."""
         if token is None:
             return Caller(None)
         known = self._tokens.get(token)
-        return Caller(known) if known else None
+        return Caller(known) if known and (known.expires_at is None or known.expires_at > time.time()) else None
+
+    def issue(self, user: str, on: str, seconds: int) -> Token:
+        """A token that writes one repository for so long. Only this process knows it: a Hub that is started again has forgotten it."""
+        now = time.time()
+        self._tokens = {value: token for value, token in self._tokens.items() if token.expires_at is None or token.expires_at > now}
+        token = Token(f"hf_jwt_{secrets.token_hex(32)}", "exchanged", user, "fineGrained", ((on, frozenset({"read", "write"})),), now + seconds)
+        self._tokens[token.value] = token
+        return token
 
     def default_token(self) -> str:
         """The first write token of the default user, else the first token of theirs at all."""

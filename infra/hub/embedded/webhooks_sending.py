@@ -6,6 +6,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -38,13 +39,18 @@ class Webhook:
 
 
 class Webhooks:
-    """All of one hub. They lie in a file of mode 0600, since they hold secrets."""
+    """All of one hub. They lie in a file of mode 0600, since they hold secrets.
+
+    `all` is what was asked for last; `_hearing` follows it in the order of events, so a webhook that is enabled after a
+    commit doesn't hear of that commit, however late the commit is told.
+    """
 
     def __init__(self, state: HubState) -> None:
         self.state, self.file = state, state.root / "webhooks.json"
         self._lock, self._pool, self._ending = threading.Lock(), ThreadPoolExecutor(4, "hub-webhooks"), threading.Event()
         rows = json.loads(self.file.read_text()) if self.file.is_file() else []
         self.all = {row["id"]: Webhook(**row | {"watched": tuple(map(tuple, row["watched"])), "domains": tuple(row["domains"])}) for row in rows}
+        self._hearing = tuple(self.all.values())
 
     def put(self, hook: Webhook) -> None:
         """Keep a new or changed one."""
@@ -60,7 +66,7 @@ class Webhooks:
 
     def committed(self, repo: RepoRecord, ref: str, old: str | None, new: str | None) -> None:
         """Tell everybody who watches this repository and belongs to it."""
-        for hook in list(self.all.values()):
+        for hook in self._hearing:
             if hook.watches(repo) and self._may_know(hook, repo):
                 self._pool.submit(self._send, hook, self._payload(hook, repo, ref, old, new))
 
@@ -106,7 +112,11 @@ class Webhooks:
                 return
         _log.warning("webhook %s: %s did not take an event of %s", hook.id, hook.url, payload["repo"]["name"])
 
+    def _hear(self, hooks: tuple[Webhook, ...]) -> None:
+        self._hearing = hooks
+
     def _save(self) -> None:
+        self.state.events.afterwards(partial(self._hear, tuple(self.all.values())))
         draft = self.file.with_suffix(".draft")
         with os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as out:
             json.dump([asdict(hook) for hook in self.all.values()], out)

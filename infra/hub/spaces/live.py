@@ -1,6 +1,7 @@
 """A live Space, asked for the truth: what the Hub says about it, and what the app itself answers."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from infra.errors import Unhealthy
 from infra.hub.answers import hub_errors
 from infra.hub.client import HubClient
+from infra.hub.spaces.templates import PredictApi
 from infra.redaction import without_tokens
 from infra.revisions import Repo
 
@@ -67,17 +69,24 @@ class LiveSpace:
             return None
         return answer if isinstance(answer, dict) else None
 
-    def predict(self, text: str) -> dict[str, float]:
+    def predict(self, text: str, api: PredictApi = "gradio") -> dict[str, float]:
         """The app's own scores for a text, over its public API. Raises Unhealthy."""
         import httpx2
 
         try:
             with httpx2.Client(base_url=self.url, headers=self._headers, timeout=ANSWER_SECONDS) as client:
-                call = client.post("/gradio_api/call/predict", json={"data": [text]}).raise_for_status().json()
-                answer = client.get(f"/gradio_api/call/predict/{call['event_id']}").raise_for_status().text
-            return {str(label): float(score) for label, score in _completed(answer)[0].items()}
+                return {str(label): float(score) for label, score in _ASK[api](client, text).items()}
         except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise Unhealthy(f"{self.repo}: /predict of the app didn't answer with scores ({type(error).__name__}: {str(error)[:200]}).") from error
+
+
+def _ask_json(client: Any, text: str) -> Any:
+    return client.post("/predict", json={"text": text}).raise_for_status().json()
+
+
+def _ask_gradio(client: Any, text: str) -> Any:
+    call = client.post("/gradio_api/call/predict", json={"data": [text]}).raise_for_status().json()
+    return _completed(client.get(f"/gradio_api/call/predict/{call['event_id']}").raise_for_status().text)[0]
 
 
 def _completed(events: str) -> list[Any]:
@@ -92,6 +101,9 @@ def _completed(events: str) -> list[Any]:
         elif field == "data" and name == "error":
             raise ValueError(f"the app reports {value}")
     raise ValueError("the answer ended without a result")
+
+
+_ASK: dict[PredictApi, Callable[[Any, str], Any]] = {"gradio": _ask_gradio, "json": _ask_json}
 
 
 def _url(host: str | None, subdomain: str | None) -> str:

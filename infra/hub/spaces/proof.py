@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from infra.errors import Conflict, RateLimited, Unauthorized, Unhealthy
 from infra.hub.client import HubClient
 from infra.hub.spaces.live import LiveSpace, SpaceState
-from infra.hub.spaces.render import PIN_FILE, REVISION_PATHS, SpaceTemplate, pin
+from infra.hub.spaces.render import PIN_FILE, pin
+from infra.hub.spaces.templates import PredictApi, Template
 from infra.revisions import Frozen, ModelRevision, Repo, Revision
 
 SCORE_TOLERANCE = 1e-4
@@ -79,7 +80,7 @@ class Proof:
     """Watches one Space until the app has proved a revision, or has failed."""
 
     live: LiveSpace
-    template: SpaceTemplate
+    template: Template
     timeout_seconds: float
     poll_seconds: float
     settle_seconds: float
@@ -95,7 +96,7 @@ class Proof:
             state = self._state_if_there()
             if state:
                 watch.note(state.stage, self.live.repo)
-                answer = None if state.stage in FAILED else self.live.revision(REVISION_PATHS[self.template])
+                answer = None if state.stage in FAILED else self.live.revision(self.template.revision_path)
                 if served := self._served(wanted, state, answer):
                     self._compare(wanted)
                     return served
@@ -115,8 +116,10 @@ class Proof:
         if state.stage == "RUNNING" and state.sha not in (None, wanted.space.sha):
             self._head_with_our_pin(wanted)
         if state.stage == "RUNNING" and state.sha == wanted.space.sha and answer is None and watch.stage_seconds > 3 * self.settle_seconds:
-            path = REVISION_PATHS[self.template]
-            raise self._failure(state, f"it runs, but GET {path} gives no JSON object. An app of your own needs that route; see {PIN_FILE} and the template")
+            raise self._failure(
+                state,
+                f"it runs, but GET {self.template.revision_path} gives no JSON object. An app of your own needs that route; see {PIN_FILE} and the template",
+            )
 
     def _state_if_there(self) -> SpaceState | None:
         try:
@@ -142,8 +145,10 @@ class Proof:
         return head.sha
 
     def _compare(self, wanted: Wanted) -> None:
-        for row in wanted.rows if self.template == "gradio" else ():  # a static page predicts nothing
-            found = self._predict(row.text)
+        if self.template.predict_api is None:  # a page of files predicts nothing
+            return
+        for row in wanted.rows:
+            found = self._predict(row.text, self.template.predict_api)
             if found.keys() != row.expected.keys():
                 raise self._failure(self.live.state(), f"the app's labels {sorted(found)} are not the model's {sorted(row.expected)}")
             label, off = max(((name, abs(found[name] - row.expected[name])) for name in found), key=lambda item: item[1])
@@ -151,15 +156,15 @@ class Proof:
                 what = f"{label} {found[label]:.6f}, from the revision's files {row.expected[label]:.6f}"
                 raise self._failure(self.live.state(), f"it answers otherwise than {wanted.model} for {row.text[:60]!r}: {what}")
 
-    def _predict(self, text: str) -> dict[str, float]:
+    def _predict(self, text: str, api: PredictApi) -> dict[str, float]:
         for _ in range(PREDICT_TRIES - 1):
             try:
-                return self.live.predict(text)
+                return self.live.predict(text, api)
             except Unhealthy as error:
                 log.info("%s", error)
                 time.sleep(self.poll_seconds)
         try:
-            return self.live.predict(text)
+            return self.live.predict(text, api)
         except Unhealthy as error:
             raise self._failure(self.live.state(), str(error)) from error
 

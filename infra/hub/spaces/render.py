@@ -3,21 +3,20 @@
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import re
+from collections.abc import Mapping
 from string import Template
-from typing import Literal
 
 from pydantic import JsonValue
 
+from infra.hub.card_html import card_html
+from infra.hub.cards import text_of
+from infra.hub.spaces.templates import TEMPLATES, SpaceTemplate
 from infra.revisions import DatasetRevision, Frozen, ModelRevision
 
-SpaceTemplate = Literal["gradio", "static"]
 PIN_FILE = ".spaceport/pin.json"
 PAGE_FILE = ".spaceport/page.json"
-APP_FILES: dict[SpaceTemplate, str] = {"gradio": "app.py", "static": "index.html"}
-REVISION_PATHS: dict[SpaceTemplate, str] = {"gradio": "/revision", "static": "/revision.json"}
-TEMPLATES = Path(__file__).parent
+_FIRST_HEADING = re.compile(r"\A(?:\s|<!--.*?-->)*# [^\n]*")  # the page has its own title
 
 
 class SpacePage(Frozen):
@@ -32,7 +31,7 @@ class SpacePage(Frozen):
     def inputs(self) -> dict[str, JsonValue]:
         """What decides the Space's content, the same on any machine and Hub."""
         digest = hashlib.sha256()
-        for path, content in _template_files(self.template).items():
+        for path, content in TEMPLATES[self.template].files().items():
             digest.update(f"{path}\0{len(content)}\0".encode() + content)
         return {
             "model": self.model.repo_id,
@@ -45,15 +44,15 @@ class SpacePage(Frozen):
         }
 
 
-def render(page: SpacePage, endpoint: str, metrics: Sequence[tuple[str, float]] = ()) -> dict[str, bytes]:
-    """All files of the Space by path. `.spaceport/pin.json` alone decides which model it serves."""
-    files = _template_files(page.template)
+def render(page: SpacePage, endpoint: str, card: str = "") -> dict[str, bytes]:
+    """All files of the Space by path. `.spaceport/pin.json` alone decides which model it serves. `card` is the model's, for a page that can't ask for it."""
+    files = TEMPLATES[page.template].files()
     values = {"title": json.dumps(page.title, ensure_ascii=False), "model": page.model.repo_id}
     files["README.md"] = _filled(files["README.md"], values)
     shown = {"title": page.title, "examples": list(page.examples), "dataset": page.dataset and {"repo": page.dataset.repo_id, "revision": page.dataset.sha}}
     files |= {PIN_FILE: pin(page.model), PAGE_FILE: _json(shown)}
     if page.template == "static":
-        files["index.html"] = _filled(files["index.html"], _page_values(page, endpoint, metrics))
+        files["index.html"] = _filled(files["index.html"], _page_values(page, endpoint, card))
         files["revision.json"] = _json({"model": page.model.repo_id, "revision": page.model.sha, "space": None})
     return files
 
@@ -63,22 +62,33 @@ def pin(model: ModelRevision) -> bytes:
     return _json({"model": model.repo_id, "revision": model.sha})
 
 
-def _page_values(page: SpacePage, endpoint: str, metrics: Sequence[tuple[str, float]]) -> dict[str, str]:
-    rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{value:.4g}</td></tr>" for name, value in metrics)
-    data = f' · trained on <a href="{endpoint}/datasets/{page.dataset.repo_id}/tree/{page.dataset.sha}">{page.dataset.repo_id}</a>' if page.dataset else ""
+def _page_values(page: SpacePage, endpoint: str, card: str) -> dict[str, str]:
+    measured, text = _tiles(card), card_html(_FIRST_HEADING.sub("", text_of(card), count=1), endpoint).strip()
+    model, data = f"{endpoint}/{page.model.repo_id}", page.dataset and f"{endpoint}/datasets/{page.dataset.repo_id}/tree/{page.dataset.sha}"
     return {
         "title": html.escape(page.title),
         "model": page.model.repo_id,
         "revision": page.model.sha,
-        "model_url": html.escape(f"{endpoint}/{page.model.repo_id}"),
-        "metrics": f"<table><tr><th>Measured</th><th></th></tr>{rows}</table>" if rows else "",
-        "data": data,
+        "short": page.model.sha[:8],
+        "model_url": html.escape(model),
+        "metrics": f'<section id="metrics" aria-label="Metrics">{measured}</section>' if measured else "",
+        "card": f"<article>{text}</article>" if text else "",
+        "data": f' · trained on <a href="{html.escape(data)}">{page.dataset.repo_id}@{page.dataset.sha[:8]}</a>' if data and page.dataset else "",
     }
 
 
-def _template_files(template: SpaceTemplate) -> dict[str, bytes]:
-    folder = TEMPLATES / template
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc"}
+def _tiles(card: str) -> str:
+    """The numbers of the card's `model-index`, one tile each."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    try:
+        data = ModelCard(card).data
+    except (ValueError, KeyError, TypeError):  # a card that people wrote: no numbers, then
+        return ""
+    results = data.eval_results or [] if isinstance(data, ModelCardData) else []
+    numbers = [found for found in results if isinstance(found.metric_value, float)]
+    shown = [(f"{found.metric_value:.4g}", html.escape(found.metric_name or found.metric_type), html.escape(found.dataset_name)) for found in numbers]
+    return "".join(f"<div><b>{value}</b><span>{name}</span><small>{data}</small></div>" for value, name, data in shown)
 
 
 def _filled(content: bytes, values: Mapping[str, str]) -> bytes:

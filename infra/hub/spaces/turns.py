@@ -10,14 +10,15 @@ from datetime import UTC, datetime
 from infra.errors import RateLimited, Unhealthy
 from infra.hub.spaces.live import LiveSpace, SpaceState
 from infra.hub.spaces.proof import FAILED, SLEEPING, head_of
-from infra.hub.spaces.render import PIN_FILE, REVISION_PATHS, SpaceTemplate, pin
+from infra.hub.spaces.render import PIN_FILE, pin
+from infra.hub.spaces.templates import Template
 from infra.revisions import ModelRevision
 
 YOUNG_SECONDS = 600.0  # so long after its commit, what is served already may still be being proved: real builds take minutes
 log = logging.getLogger("spaceport.refresh_space")
 
 
-def await_turn(live: LiveSpace, model: ModelRevision, template: SpaceTemplate, timeout_seconds: float, poll_seconds: float, settle_seconds: float) -> None:
+def await_turn(live: LiveSpace, model: ModelRevision, template: Template, timeout_seconds: float, poll_seconds: float, settle_seconds: float) -> None:
     """Return when nobody else is bringing up another revision of this Space, or when that has taken longer than it may."""
     began, served_since = time.monotonic(), None
     while time.monotonic() - began < timeout_seconds:
@@ -33,7 +34,7 @@ def await_turn(live: LiveSpace, model: ModelRevision, template: SpaceTemplate, t
         time.sleep(poll_seconds)
 
 
-def _look(live: LiveSpace, model: ModelRevision, template: SpaceTemplate) -> tuple[float, bool, SpaceState, bool]:
+def _look(live: LiveSpace, model: ModelRevision, template: Template) -> tuple[float, bool, SpaceState, bool]:
     """How old the head is, whether it pins another revision than ours, the stage, and whether the app serves what is pinned."""
     head = head_of(live.hub, live.repo)
     content = live.hub.read_bytes(head, PIN_FILE)
@@ -42,7 +43,7 @@ def _look(live: LiveSpace, model: ModelRevision, template: SpaceTemplate) -> tup
         return 0.0, False, state, False
     commits = live.hub.recent_commits(live.repo, head.sha, 1)
     age = (datetime.now(UTC) - datetime.fromisoformat(commits[0].date.replace("Z", "+00:00"))).total_seconds() if commits else 0.0
-    answer = None if state.stage in FAILED or state.stage in SLEEPING else live.revision(REVISION_PATHS[template])
+    answer = None if state.stage in FAILED or state.stage in SLEEPING else live.revision(template.revision_path)
     served = (
         bool(answer) and pin(ModelRevision.model_construct(repo_id=str(answer.get("model")), sha=str(answer.get("revision")))) == content if answer else False
     )

@@ -18,7 +18,7 @@ def state(kind: str, ago_seconds: float, due_ago_seconds: float | None = None) -
 async def test_phases_follow_one_another() -> None:
     """Queue and machine from the states of the last attempt, start from our birth, the rest as it was timed."""
     clock = PhaseClock()
-    clock.born_at, clock.begun_at = (NOW - timedelta(seconds=5)).timestamp(), (NOW - timedelta(seconds=2)).timestamp()
+    clock.births, clock.begun_at = [(NOW - timedelta(seconds=5)).timestamp()], (NOW - timedelta(seconds=2)).timestamp()
     assert await clock.timed("data", asyncio.sleep(0.02, "rows")) == "rows"
     earlier = [state("SCHEDULED", 900), state("PENDING", 800), state("RUNNING", 700), state("CRASHED", 600)]
     found = clock.phases([*earlier, state("SCHEDULED", 60, due_ago_seconds=20), state("PENDING", 15), state("RUNNING", 2)])
@@ -26,6 +26,22 @@ async def test_phases_follow_one_another() -> None:
     assert list(seconds) == ["queued", "machine", "start", "resolve", "data"]
     assert (seconds["queued"], seconds["machine"], seconds["start"]) == pytest.approx((5, 10, 3), abs=0.01) and seconds["data"] >= 0.02
     assert headline(found).startswith("queued 5.0 s, machine 10.0 s, start 3.0 s") and "| machine | 10.0 | a worker had taken it" in render(found)
+
+
+def test_a_slow_image_is_told_from_a_slow_machine() -> None:
+    """What the provider says of the image is taken from the machine's time, and what ran before this process in its container counts as start."""
+    clock = PhaseClock()
+    clock.births, clock.begun_at = [(NOW - timedelta(seconds=4)).timestamp(), (NOW - timedelta(seconds=8)).timestamp()], NOW.timestamp()
+    seconds = {phase.name: phase.seconds for phase in clock.phases([state("SCHEDULED", 60), state("PENDING", 50)], image_seconds=30.0)}
+    assert seconds == pytest.approx({"queued": 10, "machine": 12, "image": 30, "start": 8}, abs=0.01)
+
+
+def test_an_interpreter_older_than_the_run_isnt_its_start() -> None:
+    """A process that a waiting one forked begins with itself."""
+    clock = PhaseClock()
+    clock.births, clock.begun_at = [(NOW - timedelta(seconds=4)).timestamp(), (NOW - timedelta(hours=8)).timestamp()], NOW.timestamp()
+    seconds = {phase.name: phase.seconds for phase in clock.phases([state("SCHEDULED", 60), state("PENDING", 50)])}
+    assert seconds == pytest.approx({"queued": 10, "machine": 46, "start": 4}, abs=0.01)
 
 
 def test_two_clocks_that_differ_make_no_negative_phase() -> None:

@@ -67,6 +67,16 @@ def test_the_same_again_publishes_nothing(client, repo, ledger):
     assert ledger.find(repo, first.record.key).revision == first.revision
 
 
+def test_a_large_file_is_hashed_once(ledger, repo, tmp_path):
+    """The digest in the record is the one that the upload works out anyway: opened for a sample, for the digest and to be sent, and not once more."""
+    big, content, opened = tmp_path / "big.bin", b"many bytes" * 10_000, []
+    big.write_bytes(content)
+    sys.addaudithook(lambda event, words: opened.append(words[0]) if event == "open" and str(words[0]) == str(big) else None)
+    done = ledger.publish(Publication(repo, StepRecord.of("data_register", 1, {"name": "big"}), "Big", {"big.bin": big}))
+    assert done.record.files == {"big.bin": hashlib.sha256(content).hexdigest()}
+    assert len(opened) == 3
+
+
 @pytest.mark.parametrize("fault", ["lose answer", "503 after"])
 def test_a_lost_answer_after_the_commit_leaves_one_commit(client, repo, ledger, line, fault):
     """The Hub committed and nobody heard of it: the key is found, and nothing is sent again."""

@@ -292,6 +292,66 @@ def test_a_static_space_serves_its_files(hub: EmbeddedHub, hub_namespace: str) -
     assert [httpx2.get(static.url + path).status_code for path in ("/data/", "/..%2F..%2Fsettings.json", "/%2e%2e/settings.json")] == [404] * 3
 
 
+DOCKERFILE = b"""# syntax=docker/dockerfile:1
+FROM python:3.11-slim AS base
+ARG WORD=hello
+ENV GREETING="$WORD world" HOME=/home/user \\
+    # between the lines
+    PATH=/nowhere
+FROM base
+COPY --chown=user . $HOME/app
+WORKDIR $HOME/app/src
+ENTRYPOINT ["python", "main.py"]
+CMD ["--address", "0.0.0.0:9000"]
+RUN <<END
+CMD ["not", "this"]
+END
+"""
+
+
+def test_a_docker_space_runs_its_command_in_place(hub: EmbeddedHub, hub_namespace: str) -> None:
+    """ENTRYPOINT and CMD run in the WORKDIR with the last stage's ENV, on a port of this hub's own; the build log says that there is no container."""
+    docker = Space(hub, f"{hub_namespace}/boxed", sdk="docker")
+    assert "Dockerfile is not in the repository" in docker.settled("NO_APP_FILE")["errorMessage"]
+    listens = b"(sys.argv[2].split(':')[0], int(sys.argv[2].split(':')[1]))"
+    main = b"import sys; print(sys.argv)\n" + app("boxed").replace(b'(os.environ["GRADIO_SERVER_NAME"], int(os.environ["GRADIO_SERVER_PORT"]))', listens)
+    sha = docker.commit(Dockerfile=DOCKERFILE, README__md=b"---\nsdk: docker\napp_port: 9000\n---\n", **{"src/main__py": main})
+    assert docker.settled()["sha"] == sha
+    answer, environment = docker.ask(), docker.ask()["environment"]
+    assert (answer["says"], environment["GREETING"]) == ("boxed", "hello world")
+    assert "/nowhere" not in environment["PATH"] and environment["HOME"] != "/home/user"
+    assert "'--address', '127.0.0.1:" in docker.log()
+    log = docker.log(build=True)
+    assert "no container is made" in log and "python main.py --address 0.0.0.0:9000" in log
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "card", "stage", "said"),
+    [
+        (b"FROM python:3.11\n", b"---\nsdk: docker\n---\n", "BUILD_ERROR", "neither CMD nor ENTRYPOINT"),
+        (b"FROM python:3.11\nENV A='b\nCMD true\n", b"---\nsdk: docker\n---\n", "BUILD_ERROR", "No closing quotation"),
+        (b"FROM python:3.11\nCMD true\n", b"---\nsdk: docker\napp_port: http\n---\n", "CONFIG_ERROR", "app_port 'http' is no port"),
+        (b"FROM python:3.11\nCMD echo on port 7860; exit 7\n", b"---\nsdk: docker\n---\n", "RUNTIME_ERROR", "on port "),
+        (b'FROM python:3.11\nCMD ["surely-not-there"]\n', b"---\nsdk: docker\n---\n", "RUNTIME_ERROR", "surely-not-there"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Warnings while validating metadata")
+def test_a_broken_docker_space_says_what_is_wrong(space: Space, dockerfile: bytes, card: bytes, stage: str, said: str) -> None:
+    """A Dockerfile that can't be followed and a command that ends are told by the stage and its log."""
+    space.commit(Dockerfile=dockerfile, README__md=card)
+    assert space.settled(stage)["errorMessage"]
+    assert said in space.log(build=stage != "RUNTIME_ERROR")
+
+
+def test_a_space_of_the_streamlit_sdk_runs(hub: EmbeddedHub, hub_namespace: str) -> None:
+    """An app.py of Streamlit is served by Streamlit, and the build log says that the real service makes no new ones."""
+    streamlit = Space(hub, f"{hub_namespace}/lit", sdk="streamlit")
+    sha = streamlit.commit(app__py=b"import streamlit as st\nst.title('hello')\n")
+    assert streamlit.settled()["sha"] == sha
+    assert httpx2.get(streamlit.url + "/_stcore/health").text == "ok"
+    assert "a Docker Space runs streamlit" in streamlit.log(build=True)
+
+
 def test_a_deleted_space_is_gone_and_a_moved_one_keeps_its_address(space: Space) -> None:
     """Moving restarts the app under its new name at the same address; deleting ends it and closes the address."""
     space.commit(app__py=app("mover"))

@@ -29,8 +29,8 @@ class Zygote:
         make_rows(self.data)
         words = [*TELLING["pos"], *TELLING["neg"], *NEUTRAL]
         program = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(self.base), *words]
-        # OMP_NUM_THREADS is read at import, before the fork: one thread, as a run sets it.
-        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        # OMP_NUM_THREADS is read at import, before the fork: one thread, as a run sets it. Asked any other way, CUDA can't be used after the fork.
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
         self.process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
 
     def __enter__(self) -> "Zygote":

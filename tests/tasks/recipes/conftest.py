@@ -1,5 +1,6 @@
 """A tiny base model, a tiny dataset, and recipe processes that start in milliseconds."""
 
+import contextlib
 import json
 import os
 import random
@@ -54,16 +55,23 @@ class Process:
         return int(self.zygote.stdout.readline())
 
 
-@pytest.fixture(scope="session")
-def zygote(tiny_base: Path) -> Iterator[subprocess.Popen]:
-    program = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(tiny_base), *WORDS]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}  # read at import, before the forks
+@contextlib.contextmanager
+def started_zygote(base: Path, **more: str) -> Iterator[subprocess.Popen]:
+    """The process that recipes are forked from; it has put its base model into `base`."""
+    program = [sys.executable, str(Path(__file__).with_name("zygote.py")), str(base), *WORDS]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | more  # read at import, before the forks
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout.readline() == "ready\n"
     yield process
     process.stdin.close()
     process.stdout.close()
     process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def zygote(tiny_base: Path) -> Iterator[subprocess.Popen]:
+    with started_zygote(tiny_base) as process:
+        yield process
 
 
 class Recipe:

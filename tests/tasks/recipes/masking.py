@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 import transformers
 from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
@@ -52,7 +53,7 @@ def main() -> int:
             save_steps=args["checkpoint_every_steps"],
             dataloader_num_workers=args.get("loader_workers", 0),
             dataloader_pin_memory=False,
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             disable_tqdm=True,
             report_to=[],
             logging_steps=1000,

@@ -65,6 +65,15 @@ def test_one_line_seals_a_trainer_of_ones_own(own_trainer):
     assert [entry["step"] for entry in state["log_history"] if "loss" in entry] == list(range(1, STEPS_AN_EPOCH * epochs + 1))
 
 
+def test_the_recipe_asks_a_trainer_of_ones_own_for_its_answers(own_trainer):
+    """The page's script needs no predict command of its own: the recipe's gives each test row one of the dataset's labels."""
+    assert own_trainer.run() == 0, own_trainer.log.read_text()
+    own_trainer.script = None
+    assert own_trainer.run("predict") == 0, own_trainer.log.read_text()
+    said = [json.loads(line) for line in (own_trainer.folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(said) == 40 and {line["prediction"] for line in said} == {"neg", "pos"} and all(line["scores"].keys() == {"neg", "pos"} for line in said)
+
+
 def test_a_trainer_that_saves_elsewhere_is_told(own_trainer, tmp_path):
     """Checkpoints in a folder that is gone with the attempt would look sealed and be lost; it is said before the first step."""
     own_trainer.script.write_text(own_trainer.script.read_text().replace('os.environ["SPACEPORT_CHECKPOINTS"]', f'"{tmp_path}/elsewhere"'))

@@ -1,6 +1,7 @@
 """Two processes train as one: one decision about what to resume and when to stop."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -36,12 +37,14 @@ def test_one_rank_that_is_told_to_stop_stops_both(pair, tmp_path, make_recipe):
 LOOK = """
 import os
 from pathlib import Path
+if {apart}:  # as torchrun says it on two machines
+    os.environ |= {{"GROUP_RANK": os.environ["RANK"], "LOCAL_RANK": "0", "GROUP_WORLD_SIZE": "2"}}
 from transformers import TrainingArguments
 from tasks.recipes.sealing import last_sealed
 rank, here = os.environ["RANK"], Path(os.environ["SPACEPORT_CHECKPOINTS"])
 args = TrainingArguments(output_dir=str(here / rank), use_cpu=True, report_to=[])
-(here / f"said-{rank}.tmp").write_text(str(last_sealed(args)))
-(here / f"said-{rank}.tmp").rename(here / f"said-{rank}")
+(here / f"said-{{rank}}.tmp").write_text(str(last_sealed(args)))
+(here / f"said-{{rank}}.tmp").rename(here / f"said-{{rank}}")
 import torch
 torch.distributed.barrier()
 """
@@ -58,7 +61,24 @@ def test_the_first_rank_decides_where_to_resume(pair, tmp_path):
     half = tmp_path / "checkpoints" / "1" / "checkpoint-9"
     half.mkdir()
     pair.script = tmp_path / "look.py"
-    pair.script.write_text(LOOK)
+    pair.script.write_text(LOOK.format(apart=False))
     assert pair.run() == 0, pair.log.read_text()
     said = {(tmp_path / "checkpoints" / f"said-{rank}").read_text() for rank in range(2)}
     assert said == {str(tmp_path / "checkpoints" / "0" / "checkpoint-2")} and half.exists()
+
+
+def test_another_machine_is_sent_the_first_one_s_checkpoint(pair, tmp_path):
+    """It goes on from the same bytes, whatever lay at that place on its own disk, and needs no store to find them in."""
+    for rank, content in enumerate((b"first" * 9_000_000, b"left over")):
+        folder = tmp_path / "checkpoints" / str(rank) / "checkpoint-7"
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(content)
+        (folder / f"of-{rank}").touch()
+        SealedFolder(folder.parent).seal(7)
+    pair.script = tmp_path / "look.py"
+    pair.script.write_text(LOOK.format(apart=True))
+    assert pair.run() == 0, pair.log.read_text()
+    said = [Path((tmp_path / "checkpoints" / f"said-{rank}").read_text()) for rank in range(2)]
+    assert said == [tmp_path / "checkpoints" / str(rank) / "checkpoint-7" for rank in range(2)]
+    first, other = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in said)
+    assert other == first

@@ -33,6 +33,13 @@ def test_frameworks_say_it_in_their_own_words(words):
     assert isinstance(script_error("train.py", status(1), ["Traceback", words], False), OutOfMemory)
 
 
+def test_the_gpu_s_memory_is_not_the_machine_s():
+    """When the GPU is full, the message says so and quotes how full, and not the process's own memory, of which there was plenty."""
+    said = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.18 GiB of which 1.12 GiB is free."
+    error = script_error("train.py", status(1), [said], False)
+    assert isinstance(error, OutOfMemory) and "79.18 GiB" in str(error) and "3.0 GiB" not in str(error)
+
+
 def test_the_end_of_the_lease_is_quota_even_when_it_was_sealed():
     """A script that seals in time at its time limit has used up its quota; it wasn't preempted."""
     error = script_error("train.py", status(75, reason="lease"), [], False)

@@ -2,6 +2,7 @@
 
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ from huggingface_hub import CommitOperationAdd, WebhookPayload
 from huggingface_hub.errors import HfHubHTTPError
 
 from infra.hub.embedded.process import EmbeddedHub
+from infra.hub.embedded.records import RepoRecord
+from infra.hub.embedded.state import HubState
+from infra.hub.embedded.webhooks_sending import Webhook, Webhooks
 from tests.eventually import eventually
 from tests.loopback import answering
 
@@ -73,6 +77,22 @@ def test_it_is_changed_switched_off_and_forgotten(hub: EmbeddedHub, hub_namespac
     assert made.id not in [hook.id for hook in api.list_webhooks()]
     with pytest.raises(HfHubHTTPError, match="addresses of this machine"):
         api.create_webhook(url="https://example.org/", watched=[{"type": "user", "name": "ann"}])
+
+
+def test_what_was_committed_before_a_webhook_listened_is_not_told_to_it(tmp_path: Path, listener: Listener) -> None:
+    """However late the hub gets to telling: here it tells nothing until the webhook is enabled."""
+    state = HubState(tmp_path / "hub", endpoint="http://127.0.0.1:1")
+    hooks, repo = Webhooks(state), RepoRecord("0" * 32, "dataset", "ann", "rows", "public", "false", "2026-11-26T00:00:00Z")
+    state.on_commit.append(hooks.committed)
+    hook = Webhook("1", "ann", listener.url, (("user", "ann"),), ("repo",), disabled=True)
+    hooks.put(hook)
+    state.events.committed(repo, "main", None, "before")
+    hooks.put(replace(hook, disabled=False))
+    state.events.committed(repo, "main", "before", "after")
+    state.events.start()
+    eventually(lambda: listener.events)
+    state.events.stop()
+    assert [body["repo"]["headSha"] for body, _ in listener.events] == ["after"]
 
 
 def test_strangers_learn_nothing_and_a_restart_forgets_nothing(tmp_path: Path, listener: Listener) -> None:
