@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
 BUSY_PAUSE_SECONDS, BUSY_PATIENCE = (0.05, 0.3), 10  # a pause lies between these; how many times the patience with an absent server
-LATE_REPORT_SECONDS = 30.0
+LATE_REPORT_SECONDS, SETTLE_POLL_SECONDS = 30.0, 0.3
+CANCELLED_BY_WORKER = "Flow run was cancelled successfully."  # the process worker's last word on a run that was cancelled (Prefect 3.9.1, 2026-11)
 PROCESS_POOL = "process"
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
@@ -143,18 +144,33 @@ class PrefectApi:
     def retry_run(self, run_id: str, message: str, only_from: str | None = None) -> bool:
         """Put a run that ended back on the schedule: the same run, one attempt more. With `only_from`, the id of a state, from that one, if it still is in it.
 
-        A crash is reported twice by the process worker, the second time up to 15 s later (Prefect 3.9.1, 2026-11), and the second report would
-        undo the retry: a young crash is left to settle first.
+        A second report of that end would undo the retry: it is waited for first.
         """
-        run = self.read_run(run_id)
-        state = run["state"]
-        if state["type"] == "CRASHED" and only_from is None and may_crash_twice(run):
-            time.sleep(max(0.0, LATE_REPORT_SECONDS - age_seconds(state)))
-            state = self.read_run(run_id)["state"]
+        state = self.read_run(run_id)["state"] if only_from else self.settled_state(run_id)
         if state["id"] != only_from if only_from else state["type"] not in FINAL_STATES:
             return False  # somebody else was quicker
         self.set_state(run_id, "SCHEDULED", message, name="AwaitingRetry", force=True)
         return True
+
+    def settled_state(self, run_id: str) -> Any:
+        """The state of a run; of one that ended just now, when its end can't be reported once more, at most half a minute later.
+
+        The process worker reports a crash twice, the second time up to 15 s later, and a cancellation after the run itself has: when the run's
+        process is gone and its hooks were looked for, seconds later (Prefect 3.9.1, 2026-11).
+        """
+        run = self.read_run(run_id)
+        while run["state"]["type"] in FINAL_STATES and age_seconds(run["state"]) < LATE_REPORT_SECONDS and self._may_end_again(run):
+            time.sleep(SETTLE_POLL_SECONDS)
+            run = self.read_run(run_id)
+        return run["state"]
+
+    def _may_end_again(self, run: Any) -> bool:
+        if run["state"]["type"] != "CANCELLED":
+            return run["state"]["type"] == "CRASHED" and ends_twice(run)
+        if not ends_twice(run) or run["state"]["message"] == CANCELLED_BY_WORKER:
+            return False
+        before = [state["type"] for state in self.states_of(run["id"]) if state["type"] != "CANCELLED"]
+        return before[-1:] != ["SCHEDULED"]  # then no worker had it
 
     def cancel_run(self, run_id: str, message: str = "cancelled by spaceport") -> None:
         """Ask a run to end; its worker sees to it. One that waits for a worker is cancelled at once."""
@@ -223,8 +239,8 @@ class PrefectApi:
         self._csrf = {"prefect-csrf-token": token, "prefect-csrf-client": "spaceport"}
 
 
-def may_crash_twice(run: Mapping[str, Any]) -> bool:
-    """Whether a crash of this run may be reported a second time: only workers that run processes of their own do that."""
+def ends_twice(run: Mapping[str, Any]) -> bool:
+    """Whether an end of this run may be reported a second time: only workers that run processes of their own do that."""
     return run.get("work_pool_name") in {None, PROCESS_POOL}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from infra.compute.waiters import GONE, LET_GO, is_deserted
 from infra.errors import Cancelled, SpaceportError
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import CANCELLED_BY_WORKER, PrefectApi
 
 LOOK_SECONDS = 10.0
 ALIVE = "its process lives"
@@ -32,16 +32,21 @@ class _Look:
         state = run["state"]["type"]
         if self.attempt is None and state == "RUNNING":
             self.attempt = run["run_count"]
-        if state in GONE:
+        wrongly_ended = run["run_count"] == self.attempt and (state == "CRASHED" or self._is_word_of_the_attempt_before(run["state"]))
+        if state in GONE and not wrongly_ended:
             self.told_to_end += 1  # at the first look, whoever started us is on his way to tell us
             return self.told_to_end > 1
         self.told_to_end = 0
-        if state == "CRASHED" and run["run_count"] == self.attempt:
+        if wrongly_ended:
             self.api.set_state(self.run_id, "RUNNING", ALIVE, force=True)
             self.attempt = self.api.read_run(self.run_id)["run_count"]  # the server counts that as one more
         elif state == "RUNNING" and self.waited_for and is_deserted(self.api, run):
             self.api.cancel_run(self.run_id, LET_GO)
         return False
+
+    def _is_word_of_the_attempt_before(self, state: Any) -> bool:
+        """A worker's report of a cancellation that nobody has asked of this attempt."""
+        return state["message"] == CANCELLED_BY_WORKER and [known["type"] for known in self.api.states_of(self.run_id)][-2:-1] == ["RUNNING"]
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Who waits for a child run. Waiting runs carry the child's `step:` tag, so that anybody can see, and ask, who they are."""
 
+from itertools import takewhile
 from typing import Any
 
 from infra.prefect_api import PrefectApi
@@ -35,8 +36,8 @@ def is_deserted(api: PrefectApi, child: Any) -> bool:
 
 def was_let_go(api: PrefectApi, child_id: str) -> bool:
     """Whether a cancelled child was cancelled for want of a waiting run, and not by a person."""
-    asked = [state for state in api.states_of(child_id) if state["type"] in GONE]
-    return any(state["message"] == LET_GO for state in asked[-2:])
+    ending = takewhile(lambda state: state["type"] in GONE, reversed(api.states_of(child_id)))
+    return any(state["message"] == LET_GO for state in ending)
 
 
 def waiters(api: PrefectApi, child: Any) -> list[Any]:

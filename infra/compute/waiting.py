@@ -9,7 +9,7 @@ from infra.compute.attach_or_start import Child
 from infra.compute.bell import Bell, listening
 from infra.compute.waiters import was_let_go
 from infra.errors import Cancelled, Preempted, SpaceportError, Unhealthy, failure_of
-from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi, may_crash_twice
+from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi, ends_twice
 
 FIRST_POLL_SECONDS, POLL_SECONDS, SLOW_POLL_SECONDS = 0.1, 2.0, 30.0
 Say = Callable[[str], None]
@@ -72,7 +72,7 @@ class _Ended(Exception):
 def _is_lost_machine(run: Mapping[str, Any]) -> bool:
     """Whether a rented machine's provider says that it is gone: nobody reports that a second time, and the next one needs its minutes anyway."""
     state = run["state"]
-    return state["type"] == "CRASHED" and not may_crash_twice(run) and isinstance(failure_of(state.get("message") or ""), Preempted)
+    return state["type"] == "CRASHED" and not ends_twice(run) and isinstance(failure_of(state.get("message") or ""), Preempted)
 
 
 async def _run_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
@@ -89,6 +89,6 @@ async def _run_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
 async def _cancelled(api: PrefectApi, child: Child, state: Mapping[str, Any]) -> None:
     """Cancelled by a person is final. Let go by another pipeline run that was cancelled just when we came: it is started again."""
     if await asyncio.to_thread(was_let_go, api, child.run_id):
-        await asyncio.to_thread(api.retry_run, child.run_id, "another pipeline run waits for it", state["id"])
+        await asyncio.to_thread(api.retry_run, child.run_id, "another pipeline run waits for it")
         return
     raise _Ended(Cancelled(f"training was cancelled ({child.url}). Trigger the pipeline again to start it again."), state["id"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import psutil
 import pytest
 
 from infra.compute.process.reconcile import UNSTARTED, UNSTARTED_TRIES, reconcile, reschedule_unstarted
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import CANCELLED_BY_WORKER, PrefectApi
 from tests.eventually import eventually
 from tests.faults.line import Call, Line, Traffic
 
@@ -81,17 +82,35 @@ def test_a_retry_whose_answer_is_lost_is_done_once(work: Any) -> None:
     assert [state["name"] for state in work.api.states_of(run)].count("AwaitingRetry") == 1
 
 
-def test_a_late_report_of_the_crash_before_undoes_no_retry(work: Any) -> None:
-    """The worker tells of a death twice. When a person's Retry comes in between, the run is put back on the schedule and goes to its end."""
+@pytest.mark.parametrize(("ended", "said"), [("CRASHED", "Flow run infrastructure exited with non-zero status code -9."), ("CANCELLED", CANCELLED_BY_WORKER)])
+def test_a_late_report_of_the_end_before_undoes_no_retry(work: Any, ended: str, said: str) -> None:
+    """The worker tells of an end twice. When a person's Retry comes in between, the run is put back on the schedule and goes to its end."""
     work.go()
     run = work.start("a")
     assert work.ends(run) == "COMPLETED"
+    begun = work.api.read_run(run)["run_count"]
     later = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()  # so that no worker takes it before the late report is there
     retried = {"type": "SCHEDULED", "name": "AwaitingRetry", "state_details": {"scheduled_time": later}}
     work.api.call("POST", f"/flow_runs/{run}/set_state", {"state": retried, "force": True})
-    work.api.set_state(run, "CRASHED", "Flow run infrastructure exited with non-zero status code -9.", force=True)
-    eventually(lambda: work.api.read_run(run)["run_count"] > 1)
+    work.api.set_state(run, ended, said, force=True)
+    eventually(lambda: work.api.read_run(run)["run_count"] > begun)
     assert work.ends(run) == "COMPLETED"
+
+
+def test_what_was_cancelled_just_now_is_started_again_after_its_worker_has_said_so_too(work: Any) -> None:
+    """The run says that it was cancelled, and seconds later its worker does: a trigger that comes in between has its run begun once both have spoken."""
+    work.go()
+    run = work.start("a")
+    assert work.ends(run) == "COMPLETED"
+    for state in ("CANCELLING", "CANCELLED"):
+        work.api.set_state(run, state, "cancelled.", force=True)
+    with ThreadPoolExecutor(1) as pool:
+        retried = pool.submit(work.api.retry_run, run, "again")
+        time.sleep(3)  # as long as a worker may need to look for the flow's hooks
+        assert work.state(run) == "CANCELLED"
+        work.api.set_state(run, "CANCELLED", CANCELLED_BY_WORKER, force=True)
+        assert retried.result()
+    assert work.ends(run) == "COMPLETED" and work.api.read_run(run)["run_count"] > 1
 
 
 def test_a_death_that_nobody_could_report_is_found_out(spaceport: Any, work: Any) -> None:
@@ -142,6 +161,17 @@ def test_a_run_that_is_wrongly_called_dead_says_that_it_lives(work: Any) -> None
     assert work.follow("a")["outcome"] == "promoted"
     assert len(work.starts) == 1
     assert [state["name"] for state in work.api.states_of(child) if state["type"] == "SCHEDULED"] == ["Scheduled"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_called_cancelled_for_the_attempt_before_says_that_it_lives(work: Any) -> None:
+    """The worker's word on a cancellation comes when a person's Retry already runs: the run goes on, and to its end."""
+    run = work.start("a")
+    eventually(lambda: work.waits(run) and work.starts)
+    work.api.set_state(run, "CANCELLED", CANCELLED_BY_WORKER, force=True)
+    eventually(lambda: work.state(run) == "RUNNING")
+    work.go()
+    assert work.ends(run) == "COMPLETED" and len(work.starts) == 1
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 from infra.compute.process.presence import file_of, forget_old, holder_of
 from infra.errors import SpaceportError
-from infra.prefect_api import PROCESS_POOL, PrefectApi, age_seconds
+from infra.prefect_api import CANCELLED_BY_WORKER, PROCESS_POOL, PrefectApi, age_seconds
 from infra.settings import Settings
 
 EVERY_SECONDS = 15.0
@@ -21,7 +21,7 @@ SETTLE_SECONDS = 10.0  # the worker's own report goes first
 PENDING_SECONDS = 120.0  # a worker needs some to start a process
 LATE_SECONDS = 120.0
 UNSTARTED, UNSTARTED_TRIES = "the worker that took it was gone before it began", 3
-LATE_REPORT = "Flow run infrastructure exited"  # the process worker's second report of one death (Prefect 3.9.1, 2026-11)
+LATE_REPORTS = ("Flow run infrastructure exited", CANCELLED_BY_WORKER)  # the process worker's second report of one end (Prefect 3.9.1, 2026-11)
 
 
 def reconcile(api: PrefectApi, home: Path, settle_seconds: float = SETTLE_SECONDS) -> list[str]:
@@ -35,10 +35,10 @@ def reconcile(api: PrefectApi, home: Path, settle_seconds: float = SETTLE_SECOND
 
 
 def restore_retries(api: PrefectApi, home: Path) -> list[str]:
-    """Put back on the schedule what a late report took off it: a run that nobody has started since its retry can't have crashed again."""
-    crashed = [run for run in api.find_runs(states=("CRASHED",), limit=20) if age_seconds(run["state"]) < LATE_SECONDS]
-    undone = [run for run in crashed if (run["state"]["message"] or "").startswith(LATE_REPORT) and _was_retried(api, home, run)]
-    return [run["id"] for run in undone if api.retry_run(run["id"], "retried; the report of the crash before it came late", only_from=run["state"]["id"])]
+    """Put back on the schedule what a late report took off it: a run that nobody has started since its retry can't have ended again."""
+    ended = [run for run in api.find_runs(states=("CRASHED", "CANCELLED"), limit=20) if age_seconds(run["state"]) < LATE_SECONDS]
+    undone = [run for run in ended if (run["state"]["message"] or "").startswith(LATE_REPORTS) and _was_retried(api, home, run)]
+    return [run["id"] for run in undone if api.retry_run(run["id"], "retried; the report of the end before it came late", only_from=run["state"]["id"])]
 
 
 def reschedule_unstarted(api: PrefectApi, home: Path, pending_seconds: float = PENDING_SECONDS) -> list[str]:
@@ -100,7 +100,7 @@ def main(words: list[str]) -> int:
             for run_id in reschedule_unstarted(api, settings.home):
                 print(f"scheduled {run_id} again: {UNSTARTED}", flush=True)
             for run_id in restore_retries(api, settings.home):
-                print(f"scheduled {run_id} again: it was retried before the crash was reported for the second time", flush=True)
+                print(f"scheduled {run_id} again: it was retried before its end was reported for the second time", flush=True)
         except SpaceportError as error:
             print(f"{error.kind}: {error}", file=sys.stderr, flush=True)
             if not every:
