@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow test-kubernetes demo-on-targets kill-machines faults fault faults-stack faults-prefect mutants kill-training test-terraform check lint types layers workflows deploy bench clean
+.PHONY: help run full stop setup test test-slow test-kubernetes demo-on-targets kill-machines faults fault faults-stack faults-outside faults-prefect mutants kill-training test-terraform check lint types layers workflows deploy bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -83,6 +83,9 @@ fault: setup ## one of them: make fault CASE=17:answer-lost
 
 faults-stack: setup ## server, worker, flow processes and script killed at every call that changes the Hub
 	@$(BIN)/python -m tests.faults.stack --results .spaceport/faults/stack.jsonl $(ARGS)
+
+faults-outside: setup ## every call to the checkpoint store on S3, to EC2 and to Jobs meets every fault (twelve minutes)
+	@$(BIN)/python -m tests.faults.outside --results .spaceport/faults/outside.jsonl $(ARGS)
 
 faults-prefect: setup ## every call to the Prefect API meets every fault, whoever makes it
 	@$(BIN)/python -m tests.faults.prefect_calls --results .spaceport/faults/prefect.jsonl $(ARGS)

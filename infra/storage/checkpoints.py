@@ -129,8 +129,10 @@ class Attempt:
             place = f"{self.number:06}-{self._number:06}"
             try:
                 entry = self._upload(checkpoint, name or checkpoint.name, place)
-            except BaseException:
+            except BaseException as error:
                 self._shelf.drop(place)  # no head was asked to name it yet
+                if isinstance(error, Unhealthy):  # an upload that a newer attempt has tidied away looks like that, too
+                    self.check()
                 raise
             self._move(lambda: {"sealed": (entry, *self.sealed)[: self._store.keep]}, place)
             self._drop_unnamed()

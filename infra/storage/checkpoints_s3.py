@@ -17,6 +17,7 @@ from infra.storage.sources import CHUNK_BYTES, changed, disk_full
 
 HEAD: Final = "head.json"
 PART_BYTES: Final = 16 << 20
+SILENCE_SECONDS = 60.0
 _MOST_PARTS = 9_000
 _AT_ONCE = 4
 _TRIES = 4
@@ -44,7 +45,9 @@ class S3Shelf:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError
 
-            config = Config(retries={"mode": "standard", "total_max_attempts": _TRIES}, connect_timeout=10, read_timeout=60, max_pool_connections=_AT_ONCE + 2)
+            config = Config(
+                retries={"mode": "standard", "total_max_attempts": _TRIES}, connect_timeout=10, read_timeout=SILENCE_SECONDS, max_pool_connections=_AT_ONCE + 2
+            )
             try:
                 self._made = boto3.session.Session().client("s3", config=config)
             except (BotoCoreError, ValueError) as error:
@@ -194,6 +197,7 @@ class S3Shelf:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+        from botocore.parsers import ResponseParserError
 
         try:
             yield
@@ -201,7 +205,7 @@ class S3Shelf:
             raise self._translated(error) from error
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise Unauthorized(f"{self.uri}: no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ResponseParserError) as error:  # half an answer is no BotoCoreError
             raise Unhealthy(f"{self.uri}: S3 doesn't answer ({str(error)[:200]}). Is AWS_ENDPOINT_URL right?") from error
 
     def _translated(self, error: Any) -> SpaceportError:

@@ -14,6 +14,7 @@ from infra.errors import BadInput, SpaceportError, Unauthorized, Unhealthy
 from infra.storage.sources import CHUNK_BYTES, SourceFile, changed, disk_full
 
 MAGIC = "*?["
+SILENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def list_s3(source: str) -> list[SourceFile]:
     with s3_errors(source):
         try:
             client = boto3.session.Session().client(
-                "s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
+                "s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=SILENCE_SECONDS)
             )
         except (BotoCoreError, ValueError) as error:
             raise BadInput(f"source {source!r}: the AWS settings can't be used ({error}). Set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL.") from error
@@ -186,6 +187,7 @@ def _hidden(path: str) -> bool:
 def s3_errors(source: str, name: str = "") -> Iterator[None]:
     """Turn boto3's errors into ours."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -193,7 +195,7 @@ def s3_errors(source: str, name: str = "") -> Iterator[None]:
         raise _translated(error, source, name) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unauthorized(f"reading {source}: no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:  # half an answer is no BotoCoreError
         raise Unhealthy(f"reading {source}: S3 doesn't answer ({str(error)[:200]}). Is AWS_ENDPOINT_URL right?") from error
 
 

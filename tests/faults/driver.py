@@ -60,6 +60,30 @@ class Start(NamedTuple):
     refs: dict[str, dict[str, str]]
 
 
+class Zygote:
+    """A process to fork runs of a program from; `secrets` reach it by its standard input."""
+
+    def __init__(self, program: str, warm: dict[str, Any], secrets: dict[str, str], environment: dict[str, str]) -> None:
+        command = [sys.executable, "-m", "tests.faults.zygote", program, json.dumps(warm)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=PROJECT)
+        assert self._asked(secrets) == "ready\n"
+
+    def fork(self, job: dict[str, Any]) -> int:
+        """Start a run; returns its process id."""
+        return int(self._asked(job))
+
+    def close(self) -> None:
+        """End it; what it has forked goes on."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _asked(self, said: dict[str, Any]) -> str:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(said) + "\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
+
+
 class Laboratory:
     """A Hub with people, a line to it, and a process to fork runs from."""
 
@@ -74,17 +98,11 @@ class Laboratory:
         self._start: Start | None = None
         (folder / "warm").mkdir()
         warm = {"namespace": "warm", "nonce": "warm", "folder": str(folder / "warm"), "startup_seconds": 60}
-        command = [sys.executable, "-m", "tests.faults.zygote", json.dumps(warm)]
-        self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-        assert self._zygote.stdin and self._zygote.stdout
-        self._zygote.stdin.write(json.dumps(self.environment_of(self.hub.endpoint, SILENCE_SECONDS, folder / "warm")) + "\n")
-        self._zygote.stdin.flush()
-        assert self._zygote.stdout.readline() == "ready\n"
+        self._zygote = Zygote("arrow", warm, self.environment_of(self.hub.endpoint, SILENCE_SECONDS, folder / "warm"), environment)
 
     def close(self) -> None:
         """End all of it."""
-        self._zygote.kill()
-        self._zygote.communicate()
+        self._zygote.close()
         self.line.close()
         self.hub.stop()
 
@@ -116,10 +134,7 @@ class Laboratory:
 
     def fork(self, job: dict[str, Any]) -> int:
         """Start a run; returns its process id."""
-        assert self._zygote.stdin and self._zygote.stdout
-        self._zygote.stdin.write(json.dumps(job) + "\n")
-        self._zygote.stdin.flush()
-        return int(self._zygote.stdout.readline())
+        return self._zygote.fork(job)
 
     def record(self) -> list[Target]:
         """Every outside call of both scenarios, in order, without a fault."""
@@ -254,7 +269,7 @@ class Experiment:
         process = self.laboratory.fork({**job, "environment": environment, "state": str(state), "log": str(self.folder / "log.txt")})
         if watched:
             self.running = process
-        hung = not _over(process, RUN_LIMIT_SECONDS)
+        hung = not over(process, RUN_LIMIT_SECONDS)
         if hung:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
@@ -272,7 +287,7 @@ class Experiment:
     def _kill(self, port: int) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.running, signal.SIGKILL)
-        _over(self.running, 10)
+        over(self.running, 10)
 
     def _twin(self) -> None:
         ended = self.attempt(self.case.scenario, calm=True, watched=False)
@@ -316,7 +331,7 @@ def _refs(stores: Stores) -> dict[str, dict[str, str]]:
     return {name: {ref: str(repo.git.references[ref].target) for ref in repo.git.references} for name, repo in stores.repos.items()}
 
 
-def _over(process: int, limit_seconds: float) -> bool:
+def over(process: int, limit_seconds: float) -> bool:
     """Wait until a process has ended; it needs not be a child of ours."""
     try:
         watch = os.pidfd_open(process)

@@ -38,6 +38,7 @@ _PLACES = (
     (re.compile(r"[0-9a-f]{64}"), "KEY"),
     (re.compile(r"[0-9a-f]{40}"), "SHA"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "ID"),
+    (re.compile(r"(?<=/)[0-9a-f]{24}(?=/|$)"), "JOB"),
 )
 
 
@@ -82,10 +83,13 @@ class Traffic:
 
 
 class Line:
-    """The proxy in front of one Hub and of the Spaces behind it, or of a server without any. `traffic` is the case that is under way."""
+    """The proxy in front of one Hub and of the Spaces behind it, or of a server without any. `traffic` is the case that is under way.
 
-    def __init__(self, hub_endpoint: str, *, with_spaces: bool = True) -> None:
-        self.traffic, self.with_spaces = Traffic(""), with_spaces
+    `action` names a call by its body, where the path says nothing.
+    """
+
+    def __init__(self, hub_endpoint: str, *, with_spaces: bool = True, action: Callable[[bytes], str] = lambda body: "") -> None:
+        self.traffic, self.with_spaces, self.action = Traffic(""), with_spaces, action
         self._hub_port = urlsplit(hub_endpoint).port or 80
         self._servers: dict[int, ThreadingHTTPServer] = {}
         self._lock = threading.Lock()
@@ -138,7 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body, traffic = self._body(), self.line.traffic
-        fault = traffic.arrive(self.command, self.prefix + self.path)
+        fault = traffic.arrive(self.command, self.prefix + self.path + self.line.action(body))
         match fault:
             case "refused":
                 return self._hang_up()
@@ -177,6 +181,12 @@ class _Handler(BaseHTTPRequestHandler):
             case "body-cut":
                 return self._answer(status, headers, content, cut=True)
         return self._answer(status, headers, content)
+
+    def handle_expect_100(self) -> bool:
+        """At once: boto3 waits a second for it, and what is written here is buffered."""
+        found = super().handle_expect_100()
+        self.wfile.flush()
+        return found
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
 

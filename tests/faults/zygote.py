@@ -1,24 +1,26 @@
-"""Starts runs without their seconds of imports: reads one JSON job a line, forks, prints the process id. Each run writes its one terminal state."""
+"""Starts runs of a program without their seconds of imports: reads one JSON job a line, forks, prints the process id. Each writes its one terminal state.
+
+A program is a module of this folder with IMPORTS, `run(job)` and `warm_up(job)`.
+"""
 
 import gc
+import importlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     """Import everything once, then fork a process for every job."""
-    import importlib
-
-    for name in ("huggingface_hub", "huggingface_hub.hf_api", "pyarrow.parquet", "pyarrow.csv", "scipy.stats", "safetensors.numpy", "yaml", "httpx2"):
+    program = importlib.import_module(f"tests.faults.{sys.argv[1]}")
+    for name in program.IMPORTS:
         importlib.import_module(name)
-    import tests.faults.arrow  # noqa: F401 - imported before the fork, that is the point
-
-    if len(sys.argv) > 1:  # what a first run of a process does once, it does before the fork
-        _warm_up(json.loads(sys.argv[1]))
+    os.environ.update(json.loads(sys.stdin.readline()))  # holds a token, which is no argument
+    program.warm_up(json.loads(sys.argv[2]))  # what a first run of a process does once, it does before the fork
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who asked watches the process; nobody has to collect it here
     print("ready", flush=True)
@@ -26,25 +28,11 @@ def main() -> None:
         job = json.loads(line)
         process = os.fork()
         if process == 0:
-            _live(job)
+            _live(program.run, job)
         print(process, flush=True)
 
 
-def _warm_up(job: dict[str, Any]) -> None:
-    """Two undisturbed runs, and not one connection left of them."""
-    from huggingface_hub import close_session
-
-    from tests.faults.arrow import run_arrow
-
-    os.environ.update(json.loads(sys.stdin.readline()))  # holds a token, which is no argument
-    for variant in ("first", "second"):
-        ended = run_arrow({**job, "variant": variant})
-        if ended["state"] != "Completed":
-            raise SystemExit(f"the warm-up failed: {ended}")
-    close_session()
-
-
-def _live(job: dict[str, Any]) -> None:
+def _live(run: Callable[[dict[str, Any]], dict[str, Any]], job: dict[str, Any]) -> None:
     """The child's life, to its last line."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -53,9 +41,7 @@ def _live(job: dict[str, Any]) -> None:
         os.dup2(source, target)
     os.environ.update(job["environment"])
     try:
-        from tests.faults.arrow import run_arrow
-
-        ended = run_arrow(job) | {"cpu_seconds": round(sum(os.times()[:2]), 2)}
+        ended = run(job) | {"cpu_seconds": round(sum(os.times()[:2]), 2)}
         state = Path(job["state"])
         state.with_suffix(".draft").write_text(json.dumps(ended))
         state.with_suffix(".draft").replace(state)

@@ -31,6 +31,7 @@ class Lost(UnknownOutcome):
 def aws_errors(doing: str) -> Iterator[None]:
     """Turn the client's errors into ours. `doing` says what was tried, as in "starting an instance"."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
+    from botocore.parsers import ResponseParserError
 
     try:
         yield
@@ -40,7 +41,7 @@ def aws_errors(doing: str) -> Iterator[None]:
         raise Unauthorized(f"{doing}: there are no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
     except ParamValidationError as error:
         raise BadInput(f"{doing}: the request can't be right ({_one_line(error)}).") from error
-    except BotoCoreError as error:  # no answer, or none that can be read
+    except (BotoCoreError, ResponseParserError) as error:  # no answer, or none that can be read: half of one is no BotoCoreError
         raise Lost(f"{doing}: AWS can't be reached ({type(error).__name__}: {_one_line(error)}). Are AWS_REGION and AWS_ENDPOINT_URL right?") from error
 
 

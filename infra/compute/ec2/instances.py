@@ -21,6 +21,7 @@ LIVING: Final = (*ATTACHABLE, "shutting-down", "stopping")  # while it shuts dow
 PARAMETER_PREFIXES: Final = ("ssm:", "/")
 TAIL_LINES: Final = 20
 NOT_FOUND: Final = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
+SILENCE_SECONDS = 30.0
 _TRIES = 4
 
 
@@ -130,7 +131,7 @@ class Instances:
         asked = (service, region or self.region)
         if asked not in self._clients:
             # The client's own retries would spend seconds on each type that isn't to be had, which AWS says with a 500.
-            config = Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=30)
+            config = Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=SILENCE_SECONDS)
             with aws_errors(f"asking {service} in {asked[1]}"):
                 self._clients[asked] = boto3.session.Session().client(service, region_name=asked[1], config=config)
         return self._clients[asked]

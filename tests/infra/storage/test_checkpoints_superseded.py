@@ -78,6 +78,19 @@ def test_a_superseded_attempt_uploads_nothing_for_nothing(store, objects, tmp_pa
     assert new._shelf.puts == 1 and objects.names() == {"head.json"}
 
 
+def test_an_attempt_whose_upload_was_tidied_away_says_that_it_is_superseded(store, objects, tmp_path):
+    """The newer attempt aborts the older one's uploads, which then fail as if the store were ill: nobody must be told to run that one again."""
+
+    def meanwhile():
+        open_store(objects.uri, KEY).take("successor")
+        raise Unhealthy("S3 answered NoSuchUpload.")
+
+    old = store.take("sleeper")
+    old._shelf = Watched(old._shelf, meanwhile)
+    with pytest.raises(Superseded, match="successor"):
+        old.seal(write(tmp_path, 1))
+
+
 @pytest.mark.parametrize("objects", ["folder"], indirect=True)  # a hundred moves; on S3 they are the same ones, slower
 def test_a_head_that_others_never_leave_alone_is_named(store, objects, tmp_path):
     """Somebody starts the same work again and again, or rewrites the head: an error that says so, and no endless loop."""
