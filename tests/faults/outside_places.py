@@ -149,6 +149,7 @@ class Rented(Place):
     """Those who rent machines out. A machine's run is the case's name."""
 
     has_rivals = False
+    most_at_once, patience_seconds = 1, 60.0
 
     def harm(self, scene: str, name: str, told: Sequence[str], state: str) -> list[str]:
         """A run has one machine, whatever was asked how often; the end of one is never said of one that lives."""
@@ -158,12 +159,11 @@ class Rented(Place):
             found.append(f"{len(living)} machines of one run live: {living}")
         return found
 
-    most_at_once = 1
-
     def unfinished(self, scene: str, name: str, told: Sequence[str]) -> list[str]:
         """Exactly the machine that was told lives; or none."""
         if scene.startswith("end"):
-            return [] if within(60, lambda: not self.living(name)) else [f"a minute after its end was asked for, {self.living(name)} lives"]
+            gone = within(self.patience_seconds, lambda: not self.living(name))
+            return [] if gone else [f"{self.patience_seconds:.0f} s after its end was asked for, {self.living(name)} lives"]
         had = {word.split()[1] for word in told if word.startswith("had ")}
         living = self.settled(name)
         return [] if len(living) == 1 and set(living) <= had else [f"{living} live, and {sorted(had)} were had"]
