@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from infra.errors import BadInput, SpaceportError, Unauthorized, Unhealthy
+from infra.errors import BadInput, RateLimited, SpaceportError, Unauthorized, Unhealthy
 from infra.storage.head import Missing, Moved
 from infra.storage.sources import CHUNK_BYTES, changed, disk_full
+from infra.storage.sources_s3 import THROTTLED, THROTTLED_PAUSE_SECONDS, code_of
 
 HEAD: Final = "head.json"
 PART_BYTES: Final = 16 << 20
@@ -61,7 +62,7 @@ class S3Shelf:
                 found = self._client.get_object(Bucket=self.bucket, Key=self.root + HEAD)
                 return found["Body"].read(), found["ETag"]
             except Exception as error:
-                if _code(error) in _NOT_THERE:
+                if code_of(error) in _NOT_THERE:
                     return None
                 raise
 
@@ -72,7 +73,7 @@ class S3Shelf:
             try:
                 put = self._client.put_object(Bucket=self.bucket, Key=self.root + HEAD, Body=body, ContentType="application/json", **condition)
             except Exception as error:
-                if _code(error) in _NOT_MATCHED:
+                if code_of(error) in _NOT_MATCHED:
                     raise Moved from None
                 raise
         return str(put["ETag"])
@@ -128,9 +129,9 @@ class S3Shelf:
         try:
             return self._client.get_object(Bucket=self.bucket, Key=self.root + name, **({"Range": f"bytes={first}-"} if first else {}))["Body"]
         except Exception as error:
-            if _code(error) in _NOT_THERE:
+            if code_of(error) in _NOT_THERE:
                 raise Missing(name) from None
-            if _code(error) == "InvalidRange":  # it broke after the last byte
+            if code_of(error) == "InvalidRange":  # it broke after the last byte
                 return None
             raise
 
@@ -181,7 +182,7 @@ class S3Shelf:
         try:
             self._client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
         except Exception as error:
-            if _code(error) != "NoSuchUpload":
+            if code_of(error) != "NoSuchUpload":
                 raise
             # Completed by a request whose answer was lost: then the object is there, whole.
             if self._client.head_object(Bucket=upload["Bucket"], Key=upload["Key"])["ContentLength"] != size:
@@ -209,12 +210,14 @@ class S3Shelf:
             raise Unhealthy(f"{self.uri}: S3 doesn't answer ({str(error)[:200]}). Is AWS_ENDPOINT_URL right?") from error
 
     def _translated(self, error: Any) -> SpaceportError:
-        code = _code(error)
+        code = code_of(error)
         if code in ("NoSuchBucket", "InvalidBucketName"):
             return BadInput(f"{self.uri}: there is no such bucket ({code}). Make it, or correct SPACEPORT_CHECKPOINT_STORE.")
         if code in _REFUSED:
             need = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
             return Unauthorized(f"{self.uri}: S3 refuses these credentials ({code}). They need {need} there.")
+        if code in THROTTLED:
+            return RateLimited(f"{self.uri}: S3 asks for a pause ({code}).", THROTTLED_PAUSE_SECONDS)
         return Unhealthy(f"{self.uri}: S3 answered {code}. Run it again.")
 
 
@@ -223,8 +226,3 @@ def _keep(file: Any, chunk: bytes, target: Path) -> None:
         file.write(chunk)
     except OSError as error:
         raise disk_full(error, target.parent) from error
-
-
-def _code(error: Any) -> str:
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "?")) if isinstance(response, dict) else ""

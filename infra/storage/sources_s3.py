@@ -10,11 +10,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from infra.errors import BadInput, SpaceportError, Unauthorized, Unhealthy
+from infra.errors import BadInput, RateLimited, SpaceportError, Unauthorized, Unhealthy
 from infra.storage.sources import CHUNK_BYTES, SourceFile, changed, disk_full
 
 MAGIC = "*?["
 SILENCE_SECONDS = 60.0
+THROTTLED = ("429", "SlowDown", "TooManyRequests", "Throttling", "RequestLimitExceeded")  # a gateway's answer has a status only
+THROTTLED_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _is_versioned(client: Any, bucket: str) -> bool:
     try:
         return bool(client.get_bucket_versioning(Bucket=bucket).get("Status") == "Enabled")
     except ClientError as error:
-        if _code(error) in ("NoSuchBucket", "404"):
+        if code_of(error) in ("NoSuchBucket", "404"):
             raise
         return False
 
@@ -200,15 +202,21 @@ def s3_errors(source: str, name: str = "") -> Iterator[None]:
 
 
 def _translated(error: Any, source: str, name: str) -> SpaceportError:
-    code = _code(error)
+    code = code_of(error)
     if code in ("PreconditionFailed", "412", "NoSuchVersion") or (name and code in ("NoSuchKey", "404")):
         return changed(name or source)
     if code in ("NoSuchBucket", "NoSuchKey", "404", "InvalidBucketName"):
         return BadInput(f"reading {source}: there is no such bucket or object ({code}). Check the name.")
     if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
         return Unauthorized(f"reading {source}: S3 refuses these credentials ({code}). They need s3:ListBucket and s3:GetObject there.")
+    if code in THROTTLED:
+        return RateLimited(f"reading {source}: S3 asks for a pause ({code}).", THROTTLED_PAUSE_SECONDS)
     return Unhealthy(f"reading {source}: S3 answered {code}. Run it again.")
 
 
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", "?"))
+def code_of(error: Any) -> str:
+    """S3's own word for an error of its client, or the status where a gateway answered; empty where there was no answer."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return ""
+    return str(response.get("Error", {}).get("Code") or response.get("ResponseMetadata", {}).get("HTTPStatusCode", "?"))

@@ -1,5 +1,6 @@
 """What each place for checkpoints does in its own way: errors that are told apart, space, memory, requests."""
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import BadInput, Unauthorized, Unhealthy
+from infra.errors import BadInput, RateLimited, Unauthorized, Unhealthy
 from infra.storage import checkpoints_hub
 from infra.storage.checkpoints import open_store
 from infra.storage.checkpoints_s3 import S3Shelf
 from infra.storage.head import Superseded
+from infra.storage.sources_s3 import list_s3
+from tests.faults.line import Line, Traffic
 from tests.infra.storage.stores import KEY, write
 
 fork = multiprocessing.get_context("fork")
@@ -53,6 +56,16 @@ def test_a_folder_that_cant_hold_a_store_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Unhealthy, match="SPACEPORT_CHECKPOINT_STORE"):
         open_store(str(tmp_path / "file"), KEY).take()
+
+
+def test_an_s3_that_asks_for_a_pause_is_rate_limited(s3_service, bucket, monkeypatch):
+    """By a status alone, as gateways do it: for the store and for raw rows the kind is true, and the next try comes after a pause."""
+    with contextlib.closing(Line(s3_service["AWS_ENDPOINT_URL"], with_spaces=False)) as line:
+        line.traffic = Traffic(bucket, lambda call, place: "429")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", line.endpoint)
+        for asked in (open_store(f"s3://{bucket}/runs", KEY).take, lambda: list_s3(f"s3://{bucket}/rows.csv")):
+            with pytest.raises(RateLimited, match="asks for a pause"):
+                asked()
 
 
 def test_s3_errors_are_ours(s3, bucket, monkeypatch, tmp_path):
