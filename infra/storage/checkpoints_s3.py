@@ -5,26 +5,23 @@ Only PutObject is trusted with a condition: SeaweedFS 4.48 lets several Complete
 """
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
-from infra.errors import BadInput, RateLimited, SpaceportError, Unauthorized, Unhealthy
+from infra.errors import BadInput, SpaceportError
 from infra.storage.head import Missing, Moved
+from infra.storage.s3_client import TRIES, code_of, s3_client, s3_errors
 from infra.storage.sources import CHUNK_BYTES, changed, disk_full
-from infra.storage.sources_s3 import THROTTLED, THROTTLED_PAUSE_SECONDS, code_of
 
 HEAD: Final = "head.json"
 PART_BYTES: Final = 16 << 20
-SILENCE_SECONDS = 60.0
 _MOST_PARTS = 9_000
 _AT_ONCE = 4
-_TRIES = 4
 _NOT_THERE = ("NoSuchKey", "404", "NotFound")
 _NOT_MATCHED = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", *_NOT_THERE)
-_REFUSED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken")
+_NEEDS = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
 
 
 class S3Shelf:
@@ -42,17 +39,7 @@ class S3Shelf:
     @property
     def _client(self) -> Any:
         if self._made is None:
-            import boto3.session
-            from botocore.config import Config
-            from botocore.exceptions import BotoCoreError
-
-            config = Config(
-                retries={"mode": "standard", "total_max_attempts": _TRIES}, connect_timeout=10, read_timeout=SILENCE_SECONDS, max_pool_connections=_AT_ONCE + 2
-            )
-            try:
-                self._made = boto3.session.Session().client("s3", config=config)
-            except (BotoCoreError, ValueError) as error:
-                raise BadInput(f"{self.uri}: the AWS settings can't be used ({error}). Set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL.") from error
+            self._made = s3_client(self.uri, max_pool_connections=_AT_ONCE + 2)
         return self._made
 
     def head(self) -> tuple[bytes, str] | None:
@@ -95,9 +82,9 @@ class S3Shelf:
     def get(self, name: str, target: Path, may_link: bool) -> None:
         """Stream it to the file; a connection that breaks is taken up where it broke."""
         with self._errors(), target.open("wb") as file:
-            for tried in range(_TRIES):
+            for tried in range(TRIES):
                 body = self._body(name, file.tell())
-                if body is None or self._received(body, file, target, may_break=tried < _TRIES - 1):
+                if body is None or self._received(body, file, target, may_break=tried < TRIES - 1):
                     return
 
     def places(self) -> list[str]:
@@ -195,30 +182,13 @@ class S3Shelf:
         except SpaceportError:
             return  # the first error is the one to tell; the next attempt tidies up
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-        from botocore.parsers import ResponseParserError
+    def _errors(self) -> AbstractContextManager[None]:
+        def meant(code: str) -> SpaceportError | None:
+            if code in ("NoSuchBucket", "InvalidBucketName"):
+                return BadInput(f"{self.uri}: there is no such bucket ({code}). Make it, or correct SPACEPORT_CHECKPOINT_STORE.")
+            return None
 
-        try:
-            yield
-        except ClientError as error:
-            raise self._translated(error) from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            raise Unauthorized(f"{self.uri}: no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
-        except (BotoCoreError, ResponseParserError) as error:  # half an answer is no BotoCoreError
-            raise Unhealthy(f"{self.uri}: S3 doesn't answer ({str(error)[:200]}). Is AWS_ENDPOINT_URL right?") from error
-
-    def _translated(self, error: Any) -> SpaceportError:
-        code = code_of(error)
-        if code in ("NoSuchBucket", "InvalidBucketName"):
-            return BadInput(f"{self.uri}: there is no such bucket ({code}). Make it, or correct SPACEPORT_CHECKPOINT_STORE.")
-        if code in _REFUSED:
-            need = "s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject and s3:AbortMultipartUpload"
-            return Unauthorized(f"{self.uri}: S3 refuses these credentials ({code}). They need {need} there.")
-        if code in THROTTLED:
-            return RateLimited(f"{self.uri}: S3 asks for a pause ({code}).", THROTTLED_PAUSE_SECONDS)
-        return Unhealthy(f"{self.uri}: S3 answered {code}. Run it again.")
+        return s3_errors(self.uri, _NEEDS, meant)
 
 
 def _keep(file: Any, chunk: bytes, target: Path) -> None:

@@ -4,19 +4,17 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from infra.errors import BadInput, RateLimited, SpaceportError, Unauthorized, Unhealthy
+from infra.errors import BadInput, SpaceportError
+from infra.storage.s3_client import code_of, s3_client, s3_errors
 from infra.storage.sources import CHUNK_BYTES, SourceFile, changed, disk_full
 
 MAGIC = "*?["
-SILENCE_SECONDS = 60.0
-THROTTLED = ("429", "SlowDown", "TooManyRequests", "Throttling", "RequestLimitExceeded")  # a gateway's answer has a status only
-THROTTLED_PAUSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class S3File:
         folder.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            with part.open("wb") as file, s3_errors(f"s3://{self.bucket}/{self.key}", self.name):
+            with part.open("wb") as file, _asking(f"s3://{self.bucket}/{self.key}", self.name):
                 for chunk in self._body().iter_chunks(CHUNK_BYTES):
                     file.write(chunk)
             part.replace(path)
@@ -104,7 +102,7 @@ class _Ranges(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self._place >= self._file.size:
             return 0
-        with s3_errors(f"s3://{self._file.bucket}/{self._file.key}", self._file.name):
+        with _asking(f"s3://{self._file.bucket}/{self._file.key}", self._file.name):
             self._body = self._body or self._file._body(self._place)
             chunk = self._body.read(len(buffer))
         buffer[: len(chunk)] = chunk
@@ -123,20 +121,11 @@ class _Ranges(io.RawIOBase):
 
 def list_s3(source: str) -> list[SourceFile]:
     """The objects of `s3://bucket/key`, `s3://bucket/prefix/` or `s3://bucket/glob*`. Credentials and endpoint are boto3's own: AWS_*."""
-    import boto3.session
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
-
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not bucket:
         raise BadInput(f"source {source!r} names no bucket. Write s3://bucket/key or s3://bucket/prefix/.")
-    with s3_errors(source):
-        try:
-            client = boto3.session.Session().client(
-                "s3", config=Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=SILENCE_SECONDS)
-            )
-        except (BotoCoreError, ValueError) as error:
-            raise BadInput(f"source {source!r}: the AWS settings can't be used ({error}). Set AWS_REGION, AWS_PROFILE or AWS_ENDPOINT_URL.") from error
+    with _asking(source):
+        client = s3_client(f"source {source!r}")
         versioned = _is_versioned(client, bucket)
         return [_pinned(client, bucket, entry, root, versioned) for entry, root in _entries(client, bucket, key, source)]
 
@@ -185,38 +174,14 @@ def _hidden(path: str) -> bool:
     return any(part.startswith((".", "_")) for part in path.split("/"))
 
 
-@contextmanager
-def s3_errors(source: str, name: str = "") -> Iterator[None]:
-    """Turn boto3's errors into ours."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-    from botocore.parsers import ResponseParserError
+def _asking(source: str, name: str = "") -> AbstractContextManager[None]:
+    """Around what is asked of S3: an object that was listed and is gone, or another, has changed under our hands."""
 
-    try:
-        yield
-    except ClientError as error:
-        raise _translated(error, source, name) from error
-    except (NoCredentialsError, PartialCredentialsError) as error:
-        raise Unauthorized(f"reading {source}: no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
-    except (BotoCoreError, ResponseParserError) as error:  # half an answer is no BotoCoreError
-        raise Unhealthy(f"reading {source}: S3 doesn't answer ({str(error)[:200]}). Is AWS_ENDPOINT_URL right?") from error
+    def meant(code: str) -> SpaceportError | None:
+        if code in ("PreconditionFailed", "412", "NoSuchVersion") or (name and code in ("NoSuchKey", "404")):
+            return changed(name or source)
+        if code in ("NoSuchBucket", "NoSuchKey", "404", "InvalidBucketName"):
+            return BadInput(f"reading {source}: there is no such bucket or object ({code}). Check the name.")
+        return None
 
-
-def _translated(error: Any, source: str, name: str) -> SpaceportError:
-    code = code_of(error)
-    if code in ("PreconditionFailed", "412", "NoSuchVersion") or (name and code in ("NoSuchKey", "404")):
-        return changed(name or source)
-    if code in ("NoSuchBucket", "NoSuchKey", "404", "InvalidBucketName"):
-        return BadInput(f"reading {source}: there is no such bucket or object ({code}). Check the name.")
-    if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"):
-        return Unauthorized(f"reading {source}: S3 refuses these credentials ({code}). They need s3:ListBucket and s3:GetObject there.")
-    if code in THROTTLED:
-        return RateLimited(f"reading {source}: S3 asks for a pause ({code}).", THROTTLED_PAUSE_SECONDS)
-    return Unhealthy(f"reading {source}: S3 answered {code}. Run it again.")
-
-
-def code_of(error: Any) -> str:
-    """S3's own word for an error of its client, or the status where a gateway answered; empty where there was no answer."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return ""
-    return str(response.get("Error", {}).get("Code") or response.get("ResponseMetadata", {}).get("HTTPStatusCode", "?"))
+    return s3_errors(f"reading {source}", "s3:ListBucket and s3:GetObject", meant)

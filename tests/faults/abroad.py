@@ -13,7 +13,7 @@ from infra.compute.hf_jobs.jobs import Jobs
 from infra.compute.rented.machines import Machine, Order
 from infra.errors import Conflict
 from infra.hub.client import HubClient
-from infra.storage import checkpoints_s3, sources_s3
+from infra.storage import checkpoints_s3, s3_client
 from infra.storage.checkpoints import open_store
 from infra.storage.sources import list_source
 from tests.faults.arrow import failed
@@ -38,7 +38,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run a scene to its end; the answer is its terminal state. What it has by then it tells at once, in a file."""
     told = os.open(job["told"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     silence_seconds = float(job["silence_seconds"])
-    for client in (checkpoints_s3, sources_s3, ec2):
+    for client in (s3_client, ec2):
         client.SILENCE_SECONDS = silence_seconds
     checkpoints_s3.PART_BYTES = PART_BYTES
     try:
