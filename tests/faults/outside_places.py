@@ -85,9 +85,8 @@ class Bucket(Place):
 
     def rival(self, name: str) -> list[str]:
         """Another machine takes the work over; what has been sealed until then is all that counts until it, or the next one, seals."""
-        store = CheckpointStore(S3Shelf(f"s3://{name}/runs", KEY, self.client), KEEP)
-        store.take("a rival")
-        return [f"taken over with {json.dumps(self._head(name)['sealed'])}"]
+        number = self._store(name).take("a rival").number
+        return [f"taken over as {number} with {json.dumps(self._head(name)['sealed'])}"]
 
     def harm(self, scene: str, name: str, told: Sequence[str], state: str) -> list[str]:
         """What counts is whole and right and as new as what was said; who was superseded has sealed nothing."""
@@ -97,18 +96,23 @@ class Bucket(Place):
         said = max((int(word.split()[1]) for word in told if word.startswith("sealed ")), default=0)
         if said > max((step for step, why in counted.items() if not why), default=0):
             found.append(f"checkpoint {said} was sealed, and what counts is {sorted(counted)}")
-        taken = [word.removeprefix("taken over with ") for word in told if word.startswith("taken over")]
-        done = state == "Completed" and STEPS in counted  # only the tidying was left
-        if taken and head["note"] == "a rival" and (head["sealed"] != json.loads(taken[-1]) or not (done or state.startswith(("Failed (conflict)", "killed")))):
-            found.append(f"a superseded attempt ended as {state}, with {head['sealed']} where {taken[-1]} counted")
+        for number, sealed in (word.removeprefix("taken over as ").split(" with ", 1) for word in told if word.startswith("taken over")):
+            done = state == "Completed" and STEPS in counted  # only the tidying was left
+            if head["attempt"] < int(number):
+                found.append(f"attempt {number} had taken over, and the head is attempt {head['attempt']}'s")
+            elif head["attempt"] == int(number) and (head["sealed"] != json.loads(sealed) or not (done or state.startswith(("Failed (conflict)", "killed")))):
+                found.append(f"a superseded attempt ended as {state}, with {head['sealed']} where {sealed} counted")
         found += [f"a bug of ours: {state}"] if state.startswith("Failed (bug)") else []
         return found + self._reused(told)
 
     def unfinished(self, scene: str, name: str, told: Sequence[str]) -> list[str]:
-        """The last two count, and nothing that nobody names is left but by an attempt that was cut short."""
-        head = self._head(name)
-        steps = [int(entry["name"].split("-")[1]) for entry in head["sealed"]]
-        return [] if steps == [STEPS, STEPS - 1] else [f"at the end {steps} count"]
+        """The last two count; and once the work is published, nothing is left of it but the head."""
+        steps = [int(entry["name"].split("-")[1]) for entry in self._head(name)["sealed"]]
+        found = [] if steps == [STEPS, STEPS - 1] else [f"at the end {steps} count"]
+        self._store(name).take("publishes").finish()
+        left = {entry["Key"] for entry in self.client.list_objects_v2(Bucket=name)["Contents"]} - {HEAD, "rows.csv"}
+        left |= {entry["Key"] for entry in self.client.list_multipart_uploads(Bucket=name).get("Uploads") or []}
+        return found + [f"left for ever: {key}" for key in sorted(left)]
 
     def clean(self, scene: str, name: str) -> None:
         """The bucket with all that is in it."""
@@ -117,6 +121,9 @@ class Bucket(Place):
                 self.client.delete_object(Bucket=name, Key=entry["Key"])
         with contextlib.suppress(Exception):
             self.client.delete_bucket(Bucket=name)
+
+    def _store(self, name: str) -> CheckpointStore:
+        return CheckpointStore(S3Shelf(f"s3://{name}/runs", KEY, self.client), KEEP)
 
     def _head(self, name: str) -> dict[str, Any]:
         try:

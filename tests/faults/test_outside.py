@@ -37,16 +37,22 @@ def test_each_harm_to_sealed_checkpoints_is_named(sealed: Bucket) -> None:
     taken = sealed.rival("case")
     assert sealed.harm("seal", "case", [*TOLD, *taken], "Failed (conflict): superseded") == []
     assert "a superseded attempt ended as Completed" in sealed.harm("seal", "case", [*TOLD, *taken], "Completed")[0]
+    put_back = {"attempt": 1, "sealed": [], "note": ""}
     head = json.loads(sealed.client.get_object(Bucket="case", Key=HEAD)["Body"].read())
     forgetful = json.dumps(head | {"sealed": head["sealed"][1:]}).encode()
     for harm, said in (
         (lambda: sealed.client.put_object(Bucket="case", Key=_object(sealed, 0), Body=b"another"), "isn't what its name says"),
         (lambda: sealed.client.delete_object(Bucket="case", Key=_object(sealed, 0)), "missing"),
         (lambda: sealed.client.put_object(Bucket="case", Key=HEAD, Body=forgetful), "checkpoint 2 was sealed, and what counts is [1]"),
+        (
+            lambda: sealed.client.put_object(Bucket="case", Key=HEAD, Body=json.dumps(put_back).encode()),
+            "attempt 2 had taken over",
+        ),
     ):
         harm()
-        assert said in " ".join(sealed.harm("seal", "case", TOLD, "Failed (unhealthy)"))
-    assert sealed.unfinished("seal", "case", TOLD) == ["at the end [1] count"]
+        assert said in " ".join(sealed.harm("seal", "case", [*TOLD, *taken], "Failed (unhealthy)"))
+    sealed.client.put_object(Bucket="case", Key=f"runs/{KEY}/elsewhere/left", Body=b"")
+    assert sealed.unfinished("seal", "case", TOLD) == ["at the end [] count", f"left for ever: runs/{KEY}/elsewhere/left"]
 
 
 def test_each_harm_with_machines_is_named(tmp_path: Path) -> None:
