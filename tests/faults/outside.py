@@ -18,8 +18,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,15 @@ import pytest
 from infra.settings import process_environment
 from tests.faults.driver import Zygote, over
 from tests.faults.line import FAULTS, Call, Fault, Traffic
-from tests.faults.outside_places import PLACES, Place
+from tests.faults.outside_bucket import bucket
+from tests.faults.outside_machines import instances, jobs
+from tests.faults.outside_place import Place
 from tests.faults.sealing import memory_room
 from tests.faults.stack import StackVerdict, arguments_of, examine
 
 READING = ("GET ", "HEAD ", "POST /Describe")
 AFTER_THE_ACT: tuple[Fault, ...] = ("upload-cut", "stall-after", "502-after", "answer-lost", "kill-after")  # what only asks doesn't act
+PLACES: tuple[Callable[[Path], AbstractContextManager[Place]], ...] = (bucket, instances, jobs)
 RUN_LIMIT_SECONDS = 120.0
 SILENCE_SECONDS, SHORT_SILENCE_SECONDS = 30.0, 1.5
 RETRIES = 2  # a rival may take over once, and on-call presses Retry

@@ -9,7 +9,8 @@ import pytest
 from infra.storage.checkpoints import CheckpointStore
 from infra.storage.checkpoints_s3 import S3Shelf
 from tests.faults.abroad import KEEP, KEY, content
-from tests.faults.outside_places import HEAD, Bucket, HubJobs, bucket, jobs
+from tests.faults.outside_bucket import HEAD, Bucket, bucket
+from tests.faults.outside_machines import HubJobs, jobs
 
 TOLD = ("attempt 1", "sealed 1", "sealed 2")
 
