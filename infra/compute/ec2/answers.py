@@ -28,21 +28,22 @@ class Lost(UnknownOutcome):
 
 
 @contextmanager
-def aws_errors(doing: str) -> Iterator[None]:
-    """Turn the client's errors into ours. `doing` says what was tried, as in "starting an instance"."""
+def aws_errors(doing: str, *, acts: bool = False) -> Iterator[None]:
+    """Turn the client's errors into ours. `doing` says what was tried, as in "starting an instance"; without an answer, what `acts` may have been done."""
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
     from botocore.parsers import ResponseParserError
 
     try:
         yield
     except ClientError as error:
-        raise _translated(error, doing) from error
+        raise _translated(error, doing, Lost if acts else Unhealthy) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unauthorized(f"{doing}: there are no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
     except ParamValidationError as error:
         raise BadInput(f"{doing}: the request can't be right ({_one_line(error)}).") from error
     except (BotoCoreError, ResponseParserError) as error:  # no answer, or none that can be read: half of one is no BotoCoreError
-        raise Lost(f"{doing}: AWS can't be reached ({type(error).__name__}: {_one_line(error)}). Are AWS_REGION and AWS_ENDPOINT_URL right?") from error
+        silent = Lost if acts else Unhealthy
+        raise silent(f"{doing}: AWS can't be reached ({type(error).__name__}: {_one_line(error)}). Are AWS_REGION and AWS_ENDPOINT_URL right?") from error
 
 
 def code_of(error: BaseException | None) -> str:
@@ -52,7 +53,7 @@ def code_of(error: BaseException | None) -> str:
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
 
 
-def _translated(error: Any, doing: str) -> SpaceportError:
+def _translated(error: Any, doing: str, silent: type[SpaceportError]) -> SpaceportError:
     code, said = code_of(error), _one_line(error.response.get("Error", {}).get("Message", ""))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in LIMITS:
@@ -64,7 +65,7 @@ def _translated(error: Any, doing: str) -> SpaceportError:
     if code in NO_CAPACITY:
         return Unhealthy(f"{doing}: {code}: {said}")
     if status >= 500 or not code:
-        return Lost(f"{doing}: AWS answered {status} ({code}: {said}).")
+        return silent(f"{doing}: AWS answered {status} ({code}: {said}).")
     return BadInput(f"{doing}: AWS refuses it ({code}: {said}).")
 
 

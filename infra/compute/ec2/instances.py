@@ -77,7 +77,7 @@ class Instances:
         """RunInstances for one instance. An answer that was lost is asked for with the very same call, which starts nothing twice."""
         for attempt in range(1, _TRIES + 1):
             try:
-                with aws_errors(f"starting an instance in {self.region}"):
+                with aws_errors(f"starting an instance in {self.region}", acts=True):
                     return self._seen(self._client().run_instances(**request, MinCount=1, MaxCount=1)["Instances"][0])
             except (Lost, RateLimited) as error:
                 if attempt == _TRIES:
@@ -89,7 +89,7 @@ class Instances:
         """As the power button does: the system shuts down and sends SIGTERM. Ending what has ended is no error."""
         region, instance_id = self._parted(machine_id)
         try:
-            with aws_errors(f"ending instance {machine_id}"):
+            with aws_errors(f"ending instance {machine_id}", acts=True):
                 self._client(region).terminate_instances(InstanceIds=[instance_id])
         except BadInput as error:
             if code_of(error) not in NOT_FOUND:
