@@ -64,6 +64,8 @@ class Api:
         else:
             with self.cloud.books.lock:
                 answer = self._moto(environ, urlencode(self._by_id(form)).encode())
+                if action == "CreateLaunchTemplate":
+                    self.cloud.books.untangle_templates()
                 if action == "TerminateInstances" and answer[0].startswith("200"):
                     self.cloud.terminated(value for name, value in form.items() if name.startswith("InstanceId."))
         if fault and fault["code"] == "cut":

@@ -46,6 +46,13 @@ class Books:
             self.set_state(instance_id, "stopped" if stops else "terminated")
             found.state_reason.code, found.state_reason.message, found._reason = code, f"{code}: {message}", f"{message} ({stamp(0)})"
 
+    def untangle_templates(self) -> None:
+        """A launch template's own tags are none of what it launches: moto says them among those (5.2, 2026-11), and Terraform would take them away."""
+        for template in self._ec2.launch_templates.values():
+            for version in template.versions:
+                said = version.data.get("TagSpecifications", [])
+                version.data["TagSpecifications"] = [spec for spec in said if spec["ResourceType"] != "launch-template"]
+
     def user_data(self, instance_id: str) -> str:
         """What it boots with."""
         found = self.instance(instance_id).user_data
