@@ -33,16 +33,16 @@ def aws_errors(doing: str, *, acts: bool = False) -> Iterator[None]:
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
     from botocore.parsers import ResponseParserError
 
+    silent: type[SpaceportError] = Lost if acts else Unhealthy
     try:
         yield
     except ClientError as error:
-        raise _translated(error, doing, Lost if acts else Unhealthy) from error
+        raise _translated(error, doing, silent) from error
     except (NoCredentialsError, PartialCredentialsError) as error:
         raise Unauthorized(f"{doing}: there are no AWS credentials ({error}). Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.") from error
     except ParamValidationError as error:
         raise BadInput(f"{doing}: the request can't be right ({_one_line(error)}).") from error
     except (BotoCoreError, ResponseParserError) as error:  # no answer, or none that can be read: half of one is no BotoCoreError
-        silent = Lost if acts else Unhealthy
         raise silent(f"{doing}: AWS can't be reached ({type(error).__name__}: {_one_line(error)}). Are AWS_REGION and AWS_ENDPOINT_URL right?") from error
 
 
