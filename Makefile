@@ -18,7 +18,7 @@ export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run full stop setup test test-slow test-kubernetes demo-on-targets kill-machines faults fault faults-stack faults-outside faults-prefect mutants kill-training test-terraform check lint types layers workflows deploy bench clean
+.PHONY: help run full stop setup image test test-slow test-kubernetes demo-on-targets kill-machines faults fault faults-stack faults-outside faults-prefect mutants kill-training test-terraform check lint types layers workflows deploy bench clean
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -45,6 +45,9 @@ setup: .venv/ready ## the environment, from uv.lock
 	  $(UV) pip install $(INTO) --no-deps -e .; \
 	  wait $$demo || { cat .venv/demo.log; exit 1; }; trap - EXIT
 	@touch $@; echo "set-up  done"
+
+image: .venv/deploy ## the image of rented targets, built, pushed, named by its digest: make -s image REPOSITORY=ghcr.io/acme/spaceport
+	@$(BIN)/python -m deployments.image $(REPOSITORY) $(ARGS)
 
 deploy: .venv/deploy ## this commit's deployments onto the server of PREFECT_API_URL, in an environment without torch
 	@$(BIN)/python -m deployments.registry --all

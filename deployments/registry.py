@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from infra.git_commit import git_commit
-from infra.settings import PROJECT
+from infra.settings import PROJECT, Settings
 
 MANIFEST = PROJECT / "prefect.yaml"
 # Pools bear the name of their worker's type: who makes their template, and what the UI says of them.
@@ -22,13 +22,14 @@ POOLS = {
 }
 ON_DEMAND = frozenset({"kubernetes"})  # its client takes a second to import: the local stack registers it when it is asked for
 AT_START = POOLS.keys() - ON_DEMAND
+IN_CONTAINERS = frozenset({"kubernetes", "hf-jobs"})
 
 
-async def register_deployments(manifest: str, pools: Container[str] = AT_START, *, scheduled: bool = False) -> list[str]:
+async def register_deployments(manifest: str, pools: Container[str] = AT_START, *, scheduled: bool = False, image: str | None = None) -> list[str]:
     """Create or update the work pools, of these, and their deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names.
 
     What people chose for a deployment that is there stays: its schedules, its job variables, whether it is paused. A new one gets the manifest's
-    schedules if they are wanted: the local stack, whose scripts end with it, wants none.
+    schedules if they are wanted: the local stack, whose scripts end with it, wants none. An image is chosen for the targets that run in one.
     """
     import yaml  # the local stack reads this module's names on every start
     from prefect.client.orchestration import get_client
@@ -40,7 +41,14 @@ async def register_deployments(manifest: str, pools: Container[str] = AT_START, 
         for pool in sorted({entry["work_pool"]["name"] for entry in wanted} - there):
             await _make_pool(client, pool)
         known = {(found.flow_id, found.name): found for found in await client.read_deployments(limit=200)}
-        return [await _register(client, entry, known, scheduled) for entry in wanted]
+        return [await _register(client, _in_image(entry, image), known, scheduled) for entry in wanted]
+
+
+def _in_image(entry: dict[str, Any], image: str | None) -> dict[str, Any]:
+    pool = entry["work_pool"]
+    if not image or pool["name"] not in IN_CONTAINERS:
+        return entry
+    return entry | {"work_pool": pool | {"job_variables": {**pool.get("job_variables", {}), "image": image}}}
 
 
 async def _make_pool(client: Any, name: str) -> None:
@@ -93,10 +101,11 @@ def _schedules(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def main(words: Sequence[str]) -> None:
-    """All pools and schedules with --all; else these pools, or those of the local stack's start."""
+    """All pools and schedules with --all; else these pools, or those of the local stack's start. SPACEPORT_IMAGE, where set, is their image."""
     everything = list(words) == ["--all"]
     asked = POOLS.keys() if everything else set(words) or AT_START
-    print("\n".join(asyncio.run(register_deployments(MANIFEST.read_text(), asked, scheduled=everything))))
+    done = asyncio.run(register_deployments(MANIFEST.read_text(), asked, scheduled=everything, image=Settings().image))
+    print("\n".join(done))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     image: str | None = Field(
         None,
         validation_alias="SPACEPORT_IMAGE",
-        description="The image that the local stack's trainings in a cluster run in; elsewhere the work pool names it.",
+        description="The image that trainings in pods and Jobs run in, by digest: what `make image` prints. `make deploy` and the local stack choose it.",
     )
     reachable_at: str | None = Field(
         None,

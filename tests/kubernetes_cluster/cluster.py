@@ -30,10 +30,10 @@ class RealCluster:
         """What a local stack is told of it."""
         return {"KUBECONFIG": str(self.kubeconfig), "SPACEPORT_IMAGE": self.image, "SPACEPORT_REACHABLE_AT": self.reachable_at}
 
-    def kubectl(self, *words: str, check: bool = True) -> str:
-        """What kubectl prints."""
+    def kubectl(self, *words: str, check: bool = True, told: str | None = None) -> str:
+        """What kubectl prints when it is told this on its standard input."""
         command = ["kubectl", "--kubeconfig", str(self.kubeconfig), "-n", NAMESPACE, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=90).stdout
+        return subprocess.run(command, input=told, capture_output=True, text=True, check=check, timeout=90).stdout
 
     def listed(self, kind: str, run_id: str | None = None) -> list[dict[str, Any]]:
         """Things of a kind, as the API writes them, of one flow run or all."""

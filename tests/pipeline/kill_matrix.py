@@ -140,6 +140,12 @@ def kill_engines(run_id: str) -> None:
                 doomed.kill()
 
 
+def kill_container(run_id: str) -> None:
+    """The first process of a run's container dies, and with it, as a kernel has it, all others."""
+    for process in _running(lambda words: "flow-run" in words and "execute" in words, PREFECT__FLOW_RUN_ID=run_id):
+        process.kill()
+
+
 def _running(is_it: Callable[[list[str]], bool], **environment: str) -> list[psutil.Process]:
     """Processes of this machine by their words and some of their environment; those of pods and instances are among them."""
     found = []

@@ -9,9 +9,9 @@ import pytest
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
-from tests.kubernetes_cluster.cluster import RealCluster, real_cluster
+from tests.kubernetes_cluster.cluster import NAMESPACE, RealCluster, real_cluster
 from tests.pipeline.conftest import Work, no_space, same_bytes_in_two_processes
-from tests.pipeline.kill_matrix import Case, every_seed, every_victim
+from tests.pipeline.kill_matrix import Case, every_seed, every_victim, kill_container
 
 TARGET = "kubernetes"
 LONG = ["--train.args.epochs", "20"]
@@ -131,6 +131,41 @@ def test_a_deleted_pod_is_replaced_and_goes_on(training: Training) -> None:
     """Kubernetes starts another pod for the same Job, which goes on from the sealed checkpoint; one model is promoted, by one run."""
     first = training.pod
     training.cluster.kubectl("delete", "pod", first, "--wait=false")
+    assert training.ends()["outcome"] == "promoted"
+    assert training.state()["type"] == "COMPLETED" and len(training.cluster.listed("jobs", training.child)) == 1
+
+
+def test_an_evicted_pod_is_replaced_and_goes_on(training: Training) -> None:
+    """A drained node asks by the Eviction API, which is a deletion with the pod's own grace: what was sealed is kept, one Job makes one model."""
+    eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": training.pod, "namespace": NAMESPACE}}  # v1 from 1.22 on
+    version = json.loads(training.cluster.kubectl("version", "-o", "json"))["serverVersion"]
+    if int(version["minor"].rstrip("+")) >= 22:
+        eviction["apiVersion"] = "policy/v1"
+    training.cluster.kubectl("create", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{training.pod}/eviction", "-f", "-", told=json.dumps(eviction))
+    assert training.ends()["outcome"] == "promoted"
+    assert training.state()["type"] == "COMPLETED" and len(training.cluster.listed("jobs", training.child)) == 1
+
+
+def test_of_two_pods_of_one_run_only_one_seals_and_the_other_is_gone_within_a_minute(training: Training) -> None:
+    """Kubernetes may start a pod beside one that still lives: 1.20 where a pod was deleted, any version where a node is cut off. The newest attempt wins."""
+    first = training.pod
+    (pod,) = [pod for pod in training.cluster.listed("pods", training.child) if pod["metadata"]["name"] == first]
+    labels = {name: value for name, value in pod["metadata"]["labels"].items() if name != "controller-uid"}
+    pod["metadata"] = {"name": f"{first}-twin", "namespace": NAMESPACE, "labels": labels}
+    del pod["status"], pod["spec"]["nodeName"]
+    training.cluster.kubectl("create", "-f", "-", told=json.dumps(pod))
+    eventually(lambda: f"{first}-twin" in training.cluster.living(training.child), 60)
+    eventually(lambda: training.prefect.read_run(training.child)["run_count"] >= 2, 120)
+    eventually(lambda: len(training.cluster.living(training.child)) == 1, 60)
+    assert training.ends()["outcome"] == "promoted"
+    assert training.state()["type"] == "COMPLETED"
+
+
+def test_a_pod_that_dies_while_nobody_watches_is_replaced(spaceport: Any, training: Training) -> None:
+    """Worker and watch are dead, then the container is killed as a kernel would (exit 137): the Job's next pod goes on, and who comes back finds it so."""
+    for daemon in (f"worker-{TARGET}", f"watch-{TARGET}"):
+        spaceport.daemon(daemon).kill()
+    kill_container(training.child)
     assert training.ends()["outcome"] == "promoted"
     assert training.state()["type"] == "COMPLETED" and len(training.cluster.listed("jobs", training.child)) == 1
 
