@@ -60,8 +60,9 @@ def hub(*, port: int = 7860, root: Path = Path(".spaceport/hub"), users: Path | 
         TOML file with users, tokens with roles, organisations and their members.
     """
     from infra.hub.embedded.server import serve
+    from infra.hub.embedded.state import Options
 
-    serve(port, root, users)
+    serve(port, root, users, Options(containers=1))
     return 0
 
 

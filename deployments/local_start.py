@@ -147,6 +147,7 @@ class LocalStart:
 
         def start(port: int, url: str) -> Daemon:
             command = [sys.executable, "-m", "infra.hub.embedded", "--port", str(port), "--root", str(self.home / "hub"), "--users", str(users)]
+            command += ["--containers", "1"]
             return daemons.start("hub", command, environment, self.logs / "hub.log", url, log_stdout=False)
 
         token = f"Bearer {self.keys.read('hub-write').get_secret_value()}"

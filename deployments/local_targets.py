@@ -54,7 +54,7 @@ def job_variables(target: str, settings: Settings) -> dict[str, str]:
     if target != KUBERNETES:
         return {}
     if not settings.image:
-        raise BadInput("SPACEPORT_IMAGE isn't set: pods need an image with this project in it. infra/image/Dockerfile makes one.")
+        raise BadInput("SPACEPORT_IMAGE isn't set: pods need an image with this project in it. `make image` makes one and says its name.")
     return {"image": settings.image, "namespace": settings.kubernetes_namespace}
 
 

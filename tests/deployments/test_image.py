@@ -17,6 +17,7 @@ import pytest
 from deployments import image
 from infra.daemons import free_port
 from infra.settings import PROJECT, process_environment
+from tests.debian_base import make_base
 from tests.eventually import eventually
 
 NEEDED = ("buildah", "debootstrap", "docker-registry")
@@ -69,7 +70,7 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
     settings.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path / 'registry'}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n")
     subprocess.run(["git", "clone", "-q", str(PROJECT), str(checkout)], check=True)
     found = Builder(tmp_path, port, checkout)
-    _make_base(tmp_path / "root", found)
+    make_base(tmp_path / "root", BASE, found.environment)
     with (tmp_path / "registry.log").open("wb") as log:
         registry = subprocess.Popen(["docker-registry", "serve", str(settings)], stdout=log, stderr=log)
     try:
@@ -81,23 +82,6 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
         for tag in found.buildah("images", "--format", "{{.Name}}:{{.Tag}}").splitlines():
             if tag.startswith((found.repository, BASE)):
                 found.buildah("rmi", "-f", tag)
-
-
-def _make_base(root: Path, builder: Builder) -> None:
-    """What python:3.11-slim is for others: Debian with Python, and this machine's certificates and index."""
-    mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
-    packages = "--include=python3,python3-venv,ca-certificates"
-    made = subprocess.run(["debootstrap", "--variant=minbase", packages, "bookworm", str(root), mirror], capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no image is built here: debootstrap says {made.stdout.strip().splitlines()[-1]}")
-    shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs")
-    container = builder.buildah("from", "scratch")
-    builder.buildah("add", "-q", container, str(root), "/")
-    for name in ("SSL_CERT_FILE", "PIP_CERT", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):
-        if name in os.environ:
-            builder.buildah("config", "--env", f"{name}={os.environ[name]}", container)
-    builder.buildah("commit", "-q", "--rm", container, BASE)
-    shutil.rmtree(root)
 
 
 @pytest.mark.slow

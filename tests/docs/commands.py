@@ -30,6 +30,7 @@ OTHERS: Mapping[str, str] = {
     "uv": "uv's own",
     "pip": "pip's own",
     "source": "the shell's own",
+    "export": "the shell's own",
     ".": "the shell's own",
 }
 USAGE = "a.b"  # `--a.b V` stands for any field

@@ -122,11 +122,15 @@ class Case:
         return Counter(re.findall(r"Spaceport-Key: (\w+)", "\n".join(messages.values())))
 
     def _steps(self, pattern: re.Pattern[str], run_id: str) -> list[int]:
-        said, page = [], self.prefect.logs([run_id])
-        while len(page) == PAGE_LINES:
-            said, page = [*said, *page], self.prefect.logs([run_id], page[-1]["timestamp"])
-        said = [line["message"] for line in [*said, *page]]
-        return sorted(int(step) for step in pattern.findall("\n".join(said)))
+        return sorted(int(step) for step in pattern.findall("\n".join(log_lines(self.prefect, run_id))))
+
+
+def log_lines(prefect: PrefectApi, run_id: str) -> list[str]:
+    """All that a run's log holds."""
+    said, page = [], prefect.logs([run_id])
+    while len(page) == PAGE_LINES:
+        said, page = [*said, *page], prefect.logs([run_id], page[-1]["timestamp"])
+    return [str(line["message"]) for line in [*said, *page]]
 
 
 def kill_engines(run_id: str) -> None:

@@ -4,25 +4,21 @@ A Job's id is Prefect's own `infrastructure_pid`, namespace:name.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import aiohttp
 from kubernetes_asyncio import config
 from kubernetes_asyncio.client import ApiClient, BatchV1Api, CoreV1Api
 from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.config.config_exception import ConfigException
-from prefect_kubernetes.diagnostics import DiagnosisCategory, diagnose_k8s_pod
 
-from infra.compute.kubernetes.names import CONTAINER, NAMESPACE, OURS_LABEL, RUN_LABEL, START_TIMEOUT_ANNOTATION
+from infra.compute.kubernetes.jobs_as_machines import CANNOT_START, EVICTED, LEASE_OVER, OOM, REQUEST_SECONDS, machine_of
+from infra.compute.kubernetes.names import CONTAINER, NAMESPACE, OURS_LABEL, RUN_LABEL
 from infra.compute.rented.machines import Machine
-from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unauthorized, Unhealthy
+from infra.errors import BadInput, Evicted, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unauthorized, Unhealthy
 
 TAIL_LINES: Final = 20
-REQUEST_SECONDS: Final = 20.0
-OOM, LEASE_OVER = "OOMKilled", "DeadlineExceeded"  # Kubernetes' own words
-CANNOT_START: Final = ("StartError", "ContainerCannotRun")  # its command, its user or a mount is wrong
 T = TypeVar("T")
 
 
@@ -40,7 +36,7 @@ class Cluster:
 
         async def ask(client: ApiClient) -> list[Machine]:
             jobs = (await BatchV1Api(client).list_namespaced_job(self.namespace, label_selector=selector, _request_timeout=REQUEST_SECONDS)).items
-            return [_seen(job, await _pods(client, job)) for job in sorted(jobs, key=lambda job: (job.metadata.creation_timestamp, job.metadata.name))]
+            return [await machine_of(client, job) for job in sorted(jobs, key=lambda job: (job.metadata.creation_timestamp, job.metadata.name))]
 
         return self._asked("listing Jobs", ask)
 
@@ -62,7 +58,7 @@ class Cluster:
                 if error.status == 404:
                     return None
                 raise
-            return _seen(job, await _pods(client, job))
+            return await machine_of(client, job)
 
         return self._asked(f"asking for Job {name}", ask)
 
@@ -88,7 +84,9 @@ class Cluster:
             if not pods.items:
                 return ""
             newest = max(pods.items, key=lambda pod: pod.metadata.creation_timestamp)
-            told = await CoreV1Api(client).read_namespaced_pod_log(newest.metadata.name, namespace, container=CONTAINER, tail_lines=TAIL_LINES)
+            told = await CoreV1Api(client).read_namespaced_pod_log(
+                newest.metadata.name, namespace, container=CONTAINER, tail_lines=TAIL_LINES, _request_timeout=REQUEST_SECONDS
+            )
             return str(told).strip()
 
         try:
@@ -107,6 +105,8 @@ class Cluster:
             return BadInput(f"{where} can't be started.{said} The pool's image must hold this project with its environment on the PATH.")
         if machine.stage == OOM:
             return OutOfMemory(f"{where} ran out of memory.{said} Raise the pool's memory limit, or make the batch smaller.")
+        if machine.stage == EVICTED:
+            return Evicted(f"{where}: its pods were evicted until its attempts were used up.{said} Ask for more memory or disk, or free the node's.")
         return Preempted(f"{where} ended ({machine.stage}) without a word of its run.{said}")
 
     def _asked(self, what: str, ask: Callable[[ApiClient], Awaitable[T]]) -> T:
@@ -136,59 +136,3 @@ async def _client() -> ApiClient:
     except ConfigException:
         return await config.new_client_from_config()
     return ApiClient()
-
-
-async def _pods(client: ApiClient, job: Any) -> list[dict[str, Any]]:
-    """The Job's pods as the API writes them, newest first."""
-    found = await CoreV1Api(client).list_namespaced_pod(
-        job.metadata.namespace, label_selector=f"job-name={job.metadata.name}", _request_timeout=REQUEST_SECONDS
-    )
-    pods = sorted(found.items, key=lambda pod: pod.metadata.creation_timestamp, reverse=True)
-    return [client.sanitize_for_serialization(pod) for pod in pods]
-
-
-def _seen(job: Any, pods: Sequence[Mapping[str, Any]]) -> Machine:
-    status, lease = job.status, job.spec.active_deadline_seconds
-    ended = next((condition for condition in status.conditions or () if condition.type in {"Complete", "Failed"} and condition.status == "True"), None)
-    diagnosis = next((found for pod in pods[:1] if (found := diagnose_k8s_pod(pod.get("status", {})))), None)
-    reason, message = next((found for pod in pods if (found := _termination(pod))[0] in {OOM, *CANNOT_START}), (None, None))
-    stage = (reason or ended.reason or ended.type) if ended else str(pods[0].get("status", {}).get("phase")) if pods else "Pending"
-    told = f"{diagnosis.summary}: {diagnosis.detail}" if diagnosis else message or (ended.message if ended else None)
-    timeout = (job.metadata.annotations or {}).get(START_TIMEOUT_ANNOTATION, "").removesuffix(" s")
-    return Machine(
-        id=f"{job.metadata.namespace}:{job.metadata.name}",
-        run_id=(job.metadata.labels or {}).get(RUN_LABEL, ""),
-        stage=stage,
-        lives=ended is None and job.metadata.deletion_timestamp is None,
-        started=any(_was_started(pod) for pod in pods),
-        created_at=job.metadata.creation_timestamp,
-        image_seconds=_image_seconds(pods[0]) if pods else None,
-        said=told,
-        lease_ends_at=status.start_time + timedelta(seconds=lease) if lease and status.start_time else None,
-        start_timeout_seconds=float(timeout) if timeout else None,
-        order_is_wrong=diagnosis is not None and diagnosis.category is DiagnosisCategory.IMAGE_PULL_ERROR,
-    )
-
-
-def _containers(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(pod.get("status", {}).get("containerStatuses") or ())
-
-
-def _was_started(pod: Mapping[str, Any]) -> bool:
-    return any((container.get("state") or {}).keys() & {"running", "terminated"} for container in _containers(pod))
-
-
-def _image_seconds(pod: Mapping[str, Any]) -> float | None:
-    """From the pod's having a node to its container's running, in whole seconds; None as long as it doesn't run."""
-    scheduled = [condition.get("lastTransitionTime") for condition in pod.get("status", {}).get("conditions") or () if condition["type"] == "PodScheduled"]
-    running = [(container.get("state") or {}).get("running", {}).get("startedAt") for container in _containers(pod)]
-    if not (scheduled and scheduled[0] and running and running[0]):
-        return None
-    return max((datetime.fromisoformat(running[0]) - datetime.fromisoformat(scheduled[0])).total_seconds(), 0.0)
-
-
-def _termination(pod: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Kubernetes' reason for the end of the pod's container, and its message."""
-    states = [container.get("state") or {} for container in _containers(pod)]
-    ended: Mapping[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
-    return ended.get("reason"), ended.get("message")

@@ -13,13 +13,20 @@ from infra.compute.kubernetes.names import CONTAINER, OURS_LABEL, SECRET, SETTIN
 SECRETS: Final = ("HF_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 USER_ID: Final = 1000
 WORK: Final = "/var/spaceport"
+# A pod that the cluster itself takes away (drain, preemption, pressure) costs no attempt. One that was killed, for want of memory most often, would be again.
+FAILURE_RULES: Final = [
+    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    {"action": "FailJob", "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [137]}},
+]
 SEAL_SECONDS: Final = 60  # Prefect's supervisor in the pod gives a run 30 of them to seal
 
 
 class KubernetesVariables(KubernetesWorkerVariables):  # type: ignore[misc]  # its package has no types (0.8.0, 2026-11)
     """The stock worker's variables with our defaults, and what training needs besides."""
 
-    namespace: str = Field("spaceport", title="Namespace", description="Where the Jobs are made.")
+    namespace: str = Field(
+        "spaceport", title="Namespace", description="Where the Jobs are made. The watch (--namespace) and the sweep look only into one: the same."
+    )
     image: str | None = Field("spaceport:latest", title="Image", description="Holds this project with its locked packages; named by digest in production.")
     env: dict[str, str | None] = Field(
         {"PREFECT_HOME": f"{WORK}/prefect"}, title="Environment", description="Variables of the pod. Prefect's folder is the pod's, not the worker's."
@@ -32,6 +39,14 @@ class KubernetesVariables(KubernetesWorkerVariables):  # type: ignore[misc]  # i
     cpu_request: str | None = Field("1", title="CPU request", description="As Kubernetes writes it: 500m, 4.")
     memory_request: str | None = Field("2Gi", title="Memory request", description="As Kubernetes writes it: 512Mi, 16Gi.")
     memory_limit: str | None = Field("8Gi", title="Memory limit", description="A pod that takes more is killed, and the run fails with kind out of memory.")
+    disk_request: str | None = Field(
+        None,
+        title="Disk request",
+        description="As Kubernetes writes it: 50Gi of the node's disk, for data, checkpoints and the model.",
+    )
+    image_pull_secrets: list[dict[str, str]] = Field(
+        default_factory=list, title="Image pull secrets", description='Secrets in the namespace that open a private registry: [{"name": "registry"}].'
+    )
     gpus: int | None = Field(None, ge=1, title="GPUs", description="nvidia.com/gpu of the pod's node.")
     tpus: int | None = Field(None, ge=1, title="TPU chips", description="google.com/tpu of the pod's node; the node selector says which kind.")
     node_selector: dict[str, str] = Field(
@@ -82,6 +97,7 @@ def _job() -> dict[str, Any]:
             "activeDeadlineSeconds": "{{ lease_seconds }}",
             "ttlSecondsAfterFinished": "{{ finished_job_ttl }}",
             "podReplacementPolicy": "Failed",  # from 1.29 on: a pod that is going is waited for; older clusters drop the field, and the fence holds
+            "podFailurePolicy": {"rules": FAILURE_RULES},  # from 1.26 on; older clusters drop it
             "template": {"metadata": {"labels": {OURS_LABEL: "training"}}, "spec": _pod()},
         },
     }
@@ -95,6 +111,7 @@ def _pod() -> dict[str, Any]:
         "serviceAccountName": "{{ service_account_name }}",
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": SEAL_SECONDS,
+        "imagePullSecrets": "{{ image_pull_secrets }}",
         "nodeSelector": "{{ node_selector }}",
         "tolerations": "{{ tolerations }}",
         "securityContext": {
@@ -123,7 +140,7 @@ def _container() -> dict[str, Any]:
         "envFrom": [{"configMapRef": {"name": "{{ settings_name }}", "optional": True}}],
         "resources": {
             "limits": {"cpu": "{{ cpu_limit }}", "memory": "{{ memory_limit }}", "nvidia.com/gpu": "{{ gpus }}", "google.com/tpu": "{{ tpus }}"},
-            "requests": {"cpu": "{{ cpu_request }}", "memory": "{{ memory_request }}"},
+            "requests": {"cpu": "{{ cpu_request }}", "memory": "{{ memory_request }}", "ephemeral-storage": "{{ disk_request }}"},
         },
         "securityContext": {"allowPrivilegeEscalation": False, "privileged": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [{"name": "work", "mountPath": WORK}, {"name": "shm", "mountPath": "/dev/shm"}],  # noqa: S108 - the pod's own

@@ -48,12 +48,19 @@ class SpaceHost:
         await asyncio.gather(*(space.close() for space in self._spaces.values()))
         self._spaces.clear()
 
+    def _runtime(self, repo: RepoRecord) -> SpaceRuntime:
+        def checkout(sha: str, folder: Path) -> None:
+            self.state.checkout(repo, sha, folder)
+
+        containers = bool(self.state.options.containers)
+        return SpaceRuntime(repo.repo_id, self._home(repo), self.state.endpoint, checkout, self.mode, containers=containers)
+
     async def space(self, repo: RepoRecord) -> SpaceRuntime:
         """The runtime of a repository, brought up to its main branch."""
         async with self._opening:
             found = self._spaces.get(repo.uid)
             if found is None:
-                found = SpaceRuntime(repo.repo_id, self._home(repo), self.state.endpoint, lambda sha, folder: self.state.checkout(repo, sha, folder), self.mode)
+                found = self._runtime(repo)
                 await found.open()
                 self._spaces[repo.uid] = found
         await self._catch_up(repo, found)

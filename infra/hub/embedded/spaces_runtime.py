@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,14 +24,14 @@ DEFAULT_SLEEP_SECONDS = 172_800  # cpu-basic of the real service: 48 h
 class SpaceRuntime:
     """The life of one Space. All methods belong to the hub's event loop; a newer order replaces the one in progress."""
 
-    def __init__(self, repo_id: str, home: Path, endpoint: str, checkout: Checkout, mode: DeployMode = "rolling") -> None:
+    def __init__(self, repo_id: str, home: Path, endpoint: str, checkout: Checkout, mode: DeployMode = "rolling", *, containers: bool = False) -> None:
         self.repo_id, self.home, self.endpoint, self.mode = repo_id, home, endpoint, mode
         self.settings = SpaceSettings.load(home / "settings.json")
         self.stage, self.error = "BUILDING", ""
         self.wanted_sha: str | None = None
         self.build_log, self.run_log = LogBook(), LogBook()
         self.last_visit = time.monotonic()
-        self._checkout = checkout
+        self._make_build = partial(make_build, builds=home / "builds", checkout=checkout, containers=containers)
         self._doorway = Doorway(self._explain, self._visited)
         self._serving: App | None = None
         self._build: Build | None = None
@@ -157,7 +158,7 @@ class SpaceRuntime:
             await self._stop_serving()
         self.build_log, self.run_log = LogBook(), self.run_log if self._serving else LogBook()
         self.build_log.write(f"===== Build of {self.repo_id} at {sha} =====")
-        self._build = await asyncio.to_thread(make_build, sha, self.home / "builds", self._checkout)
+        self._build = await asyncio.to_thread(self._make_build, sha)
         for note in (*self._build.card.notes, *self._build.start.notes):
             self.build_log.write(f"Note: {note}")
         self.build_log.write("Done.")

@@ -1,13 +1,14 @@
-"""How an app is started: one row per SDK. Nothing is installed and no container is made; what that changes is said in the build log."""
+"""How an app is started: one row per SDK. Nothing is installed, and only a Docker Space may get a container; the build log says what that changes."""
 
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from infra.hub.embedded.spaces_card import Sdk, SpaceCard, SpaceProblem
+from infra.hub.embedded.spaces_container import NotBuilt, NotToBeHad, container_command
 from infra.hub.embedded.spaces_dockerfile import read_dockerfile
 
 Command = Callable[[int], list[str]]  # for a port
@@ -23,9 +24,10 @@ class Start:
     notes: tuple[str, ...] = ()
 
 
-def start_of(folder: Path, card: SpaceCard) -> Start:
-    """How the app of a checkout is started. Raises SpaceProblem."""
-    return _STARTS[card.sdk](folder, card)
+def start_of(folder: Path, card: SpaceCard, *, containers: bool = False) -> Start:
+    """How the app of a checkout is started; a Docker Space in a container if it may and one can be had. Raises SpaceProblem."""
+    start = _STARTS[card.sdk](folder, card)
+    return _in_container(folder, start) if containers and card.sdk == "docker" else start
 
 
 def _gradio(folder: Path, card: SpaceCard) -> Start:
@@ -54,6 +56,16 @@ def _docker(folder: Path, card: SpaceCard) -> Start:
     inside = (folder / image.folder).resolve()
     workdir = inside if inside.is_dir() and inside.is_relative_to(folder.resolve()) else folder
     return Start(partial(_on_port, image.command, card.app_port), workdir, image.environment, (said, f"Command: {' '.join(image.command)}"))
+
+
+def _in_container(folder: Path, in_place: Start) -> Start:
+    try:
+        around, said = container_command(folder)
+    except NotToBeHad as why:
+        return replace(in_place, notes=(f"No container: {why}.", *in_place.notes))
+    except NotBuilt as error:
+        raise SpaceProblem("BUILD_ERROR", str(error)) from error
+    return Start(lambda port: [*around, *in_place.command(port)], folder, {}, (said, *in_place.notes[1:]))
 
 
 def _on_port(command: tuple[str, ...], app_port: int, port: int) -> list[str]:

@@ -34,6 +34,7 @@ class Options:
     exchanged_token_seconds: int = field(default=3600, metadata={"help": "How long a token of a trusted publisher is good."})
     rate_limit: int = field(default=0, metadata={"help": "Requests per caller and window before 429; 0 is no limit."})
     rate_window_seconds: int = field(default=300, metadata={"help": "Length of the window."})
+    containers: int = field(default=0, metadata={"help": "1: Docker Spaces run in containers, where Docker or podman answers and has the base image."})
     spaces_gone_while_building: int = field(default=0, metadata={"help": "1: a Space's old app is gone from a commit on until the new one answers."})
 
 
