@@ -2,7 +2,8 @@
 
     python -m benchmarks [NAME ...] [--quick] [--write PAGE]
 
-`--quick` takes small sizes and says so on the page. A benchmark that fails, or misses a bar, doesn't stop the others; the exit code is 1 then.
+Each section says when, at which commit and how busy a machine it was measured; those that aren't run now keep what the page has. `--quick` takes small
+sizes and says so. A benchmark that fails, or misses a bar, doesn't stop the others; the exit code is 1 then.
 """
 
 import argparse
@@ -46,23 +47,31 @@ def main() -> int:
     unknown = set(chosen.names) - set(PROGRAMS)
     if unknown:
         options.error(f"there is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
-    began, load, parts, failed = time.monotonic(), os.getloadavg()[0], [], False
+    began, failed = time.monotonic(), False
+    parts = sections_of(chosen.write.read_text()) if chosen.write.exists() else {}
     for name in chosen.names or PROGRAMS:
         words = PROGRAMS[name][1 if chosen.quick else 0]
         say(f"== {name} {' '.join(words)}")
-        start = time.monotonic()
+        load, start = os.getloadavg()[0], time.monotonic()
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *words], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=False)
         failed = failed or done.returncode != 0
-        parts.append(part_of(name, words, done.stdout, time.monotonic() - start))
-    minutes = (time.monotonic() - began) / 60
-    chosen.write.write_text(page(parts, chosen.quick, load, minutes))
-    print(f"{chosen.write}: {minutes:.0f} minutes" + (", some bars missed" if failed else ", every bar met"))
+        stamp = f"{time.monotonic() - start:.0f} s, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit `{(git_commit(PROJECT) or 'unknown')[:12]}`"
+        sizes = "; small sizes" if chosen.quick else ""
+        parts[name] = part_of(name, words, done.stdout, f"{stamp}, load at the start {load:.1f}{sizes}")
+        chosen.write.write_text(page(parts))  # what comes next may be stopped
+    print(f"{chosen.write}: {(time.monotonic() - began) / 60:.0f} minutes" + (", some bars missed" if failed else ", every bar met"))
     return 1 if failed else 0
 
 
-def part_of(name: str, words: list[str], output: str, seconds: float) -> str:
+def sections_of(text: str) -> dict[str, str]:
+    """The benchmarks' sections of a page that is there."""
+    found = {part.partition("\n")[0].replace(" ", "_"): f"## {part.strip()}\n" for part in text.split("\n## ")[1:]}
+    return {name: part for name, part in found.items() if name in PROGRAMS}
+
+
+def part_of(name: str, words: list[str], output: str, stamp: str) -> str:
     """One benchmark's table."""
-    head = f"## {name.replace('_', ' ')}\n\n`.venv/bin/python -m benchmarks.{' '.join([name, *words])}` ({seconds:.0f} s)\n\n"
+    head = f"## {name.replace('_', ' ')}\n\n`.venv/bin/python -m benchmarks.{' '.join([name, *words])}` ({stamp})\n\n"
     try:
         measures = json.loads(output.strip().splitlines()[-1])["measures"]
     except (IndexError, ValueError, KeyError):
@@ -85,19 +94,20 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def page(parts: list[str], quick: bool, load: float, minutes: float) -> str:
-    """The page: how it was measured, the tables, and what bounds the rest."""
-    commit, now = git_commit(PROJECT) or "unknown", datetime.now(UTC)
-    sizes = ", small sizes (`--quick`)" if quick else ""
+def page(parts: dict[str, str]) -> str:
+    """The page: on what it was measured, the tables, what wasn't measured, and what bounds the rest."""
     head = f"""# Benchmarks
 
 Ours and its reference take turns in one run on one machine, so what counts is the ratio: below 1 is less than the reference. `make bench` runs all of it and
-writes this page; `make bench ARGS=--quick` takes small sizes, `make bench ARGS="publishing"` one of them. Each program's docstring says what is compared.
+writes this page; `make bench ARGS=--quick` takes small sizes, `make bench ARGS="publishing"` one of them, and keeps the others' sections. Each program's
+docstring says what is compared.
 
-{now:%Y-%m-%d %H:%M} UTC, commit `{commit[:12]}`{sizes}, {minutes:.0f} minutes. {machine()}; load at the start {load:.1f}.
+Measured on {machine()}.
 
 """
-    return head + "\n".join(parts) + "\n" + NOTES.read_text()
+    missing = [name.replace("_", " ") for name in PROGRAMS if name not in parts]
+    rest = f"## Never measured\n\n{', '.join(missing)}.\n\n" if missing else ""
+    return head + "\n".join(parts[name] for name in PROGRAMS if name in parts) + "\n" + rest + NOTES.read_text()
 
 
 def machine() -> str:
