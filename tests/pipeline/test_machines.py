@@ -1,12 +1,15 @@
 """`train.nodes`: two runs of the process pool train as one, as two pods would."""
 
+import json
 import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
+from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
 from tests.pipeline.conftest import no_space
 
@@ -37,6 +40,21 @@ def test_two_machines_train_as_one_also_when_the_other_one_is_lost(spaceport: An
 
     code, report, said = spaceport("run", str(config), "--train.processes", "2", *LONG)
     assert (code, report["outcome"]) == (0, "unchanged"), said
+
+
+@pytest.mark.slow
+def test_a_machine_that_isnt_up_in_time_ends_the_attempt_with_the_reason(spaceport: Any, project: Path) -> None:
+    """A pool with fewer slots than a training has machines: kind capacity and the limit's name, and no machine is left waiting."""
+    prefect = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    prefect.call("PATCH", "/work_pools/process", {"concurrency_limit": 2})  # the pipeline, and the first machine
+    try:
+        config = no_space(project, "acme/alone")
+        code, report, _ = spaceport("run", str(config), "--train.nodes", "2", "--train.join_timeout_seconds", "2")
+    finally:
+        prefect.call("PATCH", "/work_pools/process", {"concurrency_limit": None})
+    assert (code, report["error"]["kind"]) == (1, "capacity") and "isn't up after 2 s (train.join_timeout_seconds)" in report["error"]["message"]
+    joined = [run for run in prefect.find_runs(tag="spaceport") if run["name"].endswith("-machine-1") and "acme/alone" in json.dumps(run["parameters"])]
+    assert joined and {run["state"]["type"] for run in joined} <= {"CANCELLED"}
 
 
 def test_machines_that_cannot_meet_are_told_before_anything_starts(spaceport: Any, project: Path) -> None:
