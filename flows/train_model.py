@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from prefect import flow
+from prefect.exceptions import Abort
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
@@ -19,6 +20,7 @@ from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from infra.settings import Settings
+from infra.storage.head import Superseded
 from tasks.showing import show_failure, show_phases
 from tasks.training.carrying import unpacked
 from tasks.training_child import own_run_id
@@ -39,6 +41,8 @@ async def train_model(config: RunConfig, dataset: str, expected_key: str | None 
                 return await _assisting(job, joins, clock)
             candidate = await asyncio.to_thread(_found, job) or await _alone(job, clock)
     except Exception as error:
+        if isinstance(error, Superseded) and error.by == own_run_id():
+            raise Abort(str(error)) from None  # a newer process of this very run works on: how the run ends is its to say
         await show_failure(error)
         return Cancelled(message=described(error)) if isinstance(error, CancelledByAPerson) else Failed(message=described(error))
     return Completed(message=str(candidate))

@@ -208,7 +208,7 @@ class Attempt:
         if head.attempt < self.number:
             return Superseded(f"{self._shelf.uri} no longer knows attempt {self.number}: its head was put back or deleted. Run it again.")
         by = f" ({head.note})" if head.note else ""
-        return Superseded(f"attempt {self.number} is superseded by attempt {head.attempt}{by}; nothing of it counts any more.")
+        return Superseded(f"attempt {self.number} is superseded by attempt {head.attempt}{by}; nothing of it counts any more.", head.note)
 
     def _drop_unnamed(self) -> None:
         kept = {entry.place for entry in self._head.sealed}

@@ -10,7 +10,11 @@ from infra.revisions import Frozen
 
 
 class Superseded(Conflict):
-    """A newer attempt has taken over; nothing of this one can count any more."""
+    """A newer attempt has taken over; nothing of this one can count any more. `by` is what that one says of itself."""
+
+    def __init__(self, message: str, by: str = "") -> None:
+        super().__init__(message)
+        self.by = by
 
 
 class Missing(Exception):

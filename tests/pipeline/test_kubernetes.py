@@ -158,7 +158,9 @@ def test_of_two_pods_of_one_run_only_one_seals_and_the_other_is_gone_within_a_mi
     eventually(lambda: training.prefect.read_run(training.child)["run_count"] >= 2, 120)
     eventually(lambda: len(training.cluster.living(training.child)) == 1, 60)
     training.is_promoted()
-    assert training.state()["type"] == "COMPLETED" and training.said("is superseded by attempt")
+    eventually(lambda: training.state()["type"] == "COMPLETED", 60)
+    history = [(state["type"], state["name"], state["message"]) for state in training.prefect.states_of(training.child)]
+    assert training.said("is superseded by attempt") and "FAILED" not in [kind for kind, *_ in history], history
 
 
 def test_a_pod_that_dies_while_nobody_watches_is_replaced(spaceport: Any, training: Training) -> None:
