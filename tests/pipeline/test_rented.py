@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import logging
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,10 +15,12 @@ import pytest
 from infra.compute.attach_or_start import Child
 from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
-from infra.compute.rented.ending import Watch
-from infra.compute.rented.machines import Machine
+from infra.compute.rented.ending import START_LIMIT_LABEL, Watch
+from infra.compute.rented.following import follow
+from infra.compute.rented.machines import EndedByItself, Machine
+from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 from infra.compute.waiting import see_through
-from infra.errors import BadInput, OutOfMemory, Preempted, SpaceportError
+from infra.errors import BadInput, CapacityError, Evicted, OutOfMemory, Preempted, SpaceportError, Unhealthy
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
@@ -31,14 +36,25 @@ class Yard:
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
         self.ended: list[str] = []
+        self.silent_ends = 0  # how many times its answer to an end is lost
+        self.hides: list[str] = []  # machines that the next looks don't find
+        self.odd = ""  # the run about which it says nothing that anybody understands
 
     def living(self, run_id: str) -> Machine | None:
+        if run_id == self.odd:
+            raise ValueError("an answer that nobody had foreseen")
         return next((machine for machine in self.machines.values() if machine.run_id == run_id and machine.lives), None)
 
     def look(self, machine_id: str) -> Machine | None:
+        if machine_id in self.hides:
+            self.hides.remove(machine_id)
+            return None
         return self.machines.get(machine_id)
 
     def end(self, machine_id: str) -> None:
+        if self.silent_ends:
+            self.silent_ends -= 1
+            raise Unhealthy("the yard doesn't answer")
         self.ended.append(machine_id)
         del self.machines[machine_id]
 
@@ -46,7 +62,28 @@ class Yard:
         return "step 3\nstep 4"
 
     def why_it_ended(self, machine: Machine) -> SpaceportError:
-        return OutOfMemory("took more than it had.") if machine.stage == "OOM" else Preempted(f"{machine.id} ended.")
+        known = {"OOM": OutOfMemory("took more than it had."), "EVICTED": Evicted("its disk was needed."), "FAILED": EndedByItself("its program failed.")}
+        return known.get(machine.stage, Preempted(f"{machine.id} ended."))
+
+
+class YardConfiguration(RentedConfiguration):
+    """One machine of the yard."""
+
+
+class YardWorker(RentedWorker):
+    """Looks for a machine until its start limit, and there is none; what it lives through is what a worker of any target does."""
+
+    type = "yard"
+    job_configuration = YardConfiguration
+    job_configuration_variables = RentedVariables
+    the_yard = Yard()
+
+    def provider(self, configuration: Any = None) -> Yard:
+        return self.the_yard
+
+    def rent(self, provider: Any, flow_run: Any, configuration: YardConfiguration) -> Machine:
+        time.sleep(configuration.start_timeout_seconds)
+        raise CapacityError("none of what the pool names is to be had.")
 
 
 class Project:
@@ -81,11 +118,23 @@ def prefect(spaceport: Any) -> PrefectApi:
 
 
 @pytest.fixture
-def project(prefect: PrefectApi) -> Iterator[Project]:
+def project(prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    monkeypatch.setattr("infra.compute.rented.ending.SETTLE_SECONDS", 0.1)  # no run of these is about to say anything itself
     found = Project(prefect)
     yield found
     for run in prefect.find_runs(pool=POOL):
         prefect.set_state(run["id"], "CANCELLED", "the test is over", force=True)
+
+
+@contextmanager
+def on_the_server(project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as one that works for the stack's server."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setenv("PREFECT_API_URL", project.api.url)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", spaceport.key("prefect"))
+    with temporary_settings({PREFECT_API_URL: project.api.url, PREFECT_API_AUTH_STRING: spaceport.key("prefect")}):
+        yield
 
 
 WAITED = {"created_at": datetime.now(UTC) - timedelta(seconds=90), "start_timeout_seconds": 60.0}
@@ -143,24 +192,106 @@ def test_a_run_whose_worker_died_over_renting_is_picked_up(project: Project, mon
     assert [project.watch.once() for _ in range(2)] == [[], [run_id]] and project.state(run_id)[0] == truth
 
 
-def test_an_end_with_a_kind_of_its_own_is_a_failure(project: Project) -> None:
-    """Out of memory isn't tried again as if the machine had been taken away; a living machine's run is left alone."""
-    run_id, _ = project.run("RUNNING", stage="OOM", lives=False)
+def test_a_run_for_which_a_worker_still_looks_for_a_machine_isnt_abandoned(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as its start limit lasts, whichever worker looks; one that looks in this process is known to."""
+    monkeypatch.setattr("infra.compute.rented.ending.ABANDONED_SECONDS", 0.0)
+    monkeypatch.setattr("infra.compute.rented.ending.ABANDONED_SLACK_SECONDS", 0.0)
+    monkeypatch.setattr("infra.compute.rented.ending.STARTING_SECONDS", 0.0)
+    elsewhere, here, nowhere = [project.run("PENDING")[0] for _ in range(3)]
+    project.watch.in_hand = {here}
+    for run_id, limit in ((elsewhere, 600.0), (nowhere, 0.0)):
+        project.api.label_run(run_id, {START_LIMIT_LABEL: limit})
+    for run_id in (elsewhere, here, nowhere):
+        project.api.note_machine(run_id, "")
+    assert [project.watch.once() for _ in range(3)] == [[], [nowhere], []]
+
+
+async def test_no_capacity_anywhere_is_said_at_the_start_limit(project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker looks for a machine for longer than an abandoned run is left alone: its own watch waits, and the run fails in time, with the reason."""
+    from prefect.client.orchestration import get_client
+
+    limit = 2.0
+    for name, seconds in {"ABANDONED_SECONDS": 1.0, "ABANDONED_SLACK_SECONDS": -limit, "STARTING_SECONDS": 0.0}.items():
+        monkeypatch.setattr(f"infra.compute.rented.ending.{name}", seconds)
+    run_id, _ = project.run("PENDING")
+    with on_the_server(project, spaceport, monkeypatch):
+        async with get_client() as client, YardWorker(work_pool_name=POOL, create_pool_if_not_found=False) as worker:
+            looking = asyncio.create_task(Watch(project.api, worker.the_yard, POOL, worker.renting).forever(0.2))
+            began = time.monotonic()
+            await worker.run(await client.read_flow_run(uuid.UUID(run_id)), YardConfiguration(image="any", start_timeout_seconds=limit))
+            took = time.monotonic() - began
+            looking.cancel()
+    assert [state["type"] for state in project.api.states_of(run_id)] == ["SCHEDULED", "PENDING", "FAILED"]
+    assert project.state(run_id)[1] == "capacity: none of what the pool names is to be had." and limit <= took < limit + 60
+
+
+def test_what_is_odd_about_one_run_keeps_nobody_from_seeing_the_others(project: Project) -> None:
+    """Its provider's answer is one that nobody had foreseen, while another run's machine is out of memory: that is said in the same look."""
+    project.yard.odd, _ = project.run("RUNNING")
+    other, _ = project.run("RUNNING", stage="OOM", lives=False)
+    last, _ = project.run("RUNNING", stage="OOM", lives=False)
+    project.yard.odd, odd = last, project.yard.odd  # the newest is looked at first
+    assert set(project.watch.once()) == {other} and project.state(last)[0] == project.state(odd)[0] == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("states", "stage", "truth", "words"),
+    [
+        (("PENDING",), "FAILED", "FAILED", "bad input: its program failed. Its run never began: the image must hold this project"),
+        (("PENDING",), "taken", "CRASHED", "preempted: "),
+        (("RUNNING", "PENDING"), "FAILED", "CRASHED", "preempted: its program failed."),
+    ],
+)
+def test_a_machine_whose_program_fails_before_its_run_began_was_the_wrong_order(
+    project: Project, monkeypatch: pytest.MonkeyPatch, states: tuple[str, ...], stage: str, truth: str, words: str
+) -> None:
+    """It would fail again, so it isn't rented again; one that was taken away is, and one whose run has already worked on such a machine."""
+    monkeypatch.setattr("infra.compute.rented.ending.STARTING_SECONDS", 0.0)
+    run_id, _ = project.run(states[0], stage=stage, lives=False)
+    for state in states[1:]:
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    assert project.watch.once() == [run_id]
+    state, message = project.state(run_id)
+    assert state == truth and message.startswith(words) and message.endswith("It said last: step 4")
+
+
+async def test_a_machine_that_cant_be_ended_at_its_start_limit_is_ended_the_next_time(project: Project) -> None:
+    """One lost answer leaves no machine that waits, and costs, until its lease."""
+    machine = Machine(id="m-1", run_id="", stage="waits", lives=True)
+    project.yard.machines, project.yard.silent_ends = {"m-1": machine}, 2
+    began = time.monotonic()
+    found = await follow(project.yard, machine, 0.3, logging.getLogger("test"), 0.05)
+    assert (found.stage, project.yard.ended) == ("NEVER HAD", ["m-1"]) and time.monotonic() - began > 0.3
+
+
+@pytest.mark.parametrize(("hidden", "stage"), [(1, "ended"), (2, "GONE")])
+async def test_who_follows_a_machine_believes_that_it_is_gone_at_the_second_look(project: Project, hidden: int, stage: str) -> None:
+    """As the watch does: a provider may not find what it has only just started."""
+    up = Machine(id="m-1", run_id="", stage="up", lives=True, started=True)
+    project.yard.machines, project.yard.hides = {"m-1": up.model_copy(update={"stage": "ended", "lives": False})}, ["m-1"] * hidden
+    assert (await follow(project.yard, up, 60, logging.getLogger("test"), 0.05, 0.05)).stage == stage
+
+
+@pytest.mark.parametrize(("stage", "said"), [("OOM", "out of memory: took more than it had."), ("EVICTED", "evicted: its disk was needed.")])
+def test_an_end_with_a_kind_of_its_own_is_a_failure(project: Project, stage: str, said: str) -> None:
+    """What is done about it is the kind's business: out of memory isn't tried again, evicted is; a living machine's run is left alone."""
+    run_id, _ = project.run("RUNNING", stage=stage, lives=False)
     other, _ = project.run("RUNNING", started=True)
     assert project.watch.once() == [run_id]
-    assert project.state(run_id) == ("FAILED", "out of memory: took more than it had.") and project.state(other)[0] == "RUNNING"
+    assert project.state(run_id) == ("FAILED", said) and project.state(other)[0] == "RUNNING"
 
 
-async def test_a_machine_that_was_taken_away_is_replaced_at_once(project: Project, spaceport: Any) -> None:
+@pytest.mark.parametrize(("stage", "state", "kind"), [("taken", "CRASHED", "preempted"), ("EVICTED", "FAILED", "evicted")])
+async def test_a_machine_that_was_taken_away_is_replaced_at_once(
+    project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch, stage: str, state: str, kind: str
+) -> None:
     """The provider's word is believed, where a crash that a process worker reports is left to settle for half a minute."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
-    run_id, _ = project.run("RUNNING", stage="taken", lives=False)
+    run_id, _ = project.run("RUNNING", stage=stage, lives=False)
     project.watch.once()
-    assert project.state(run_id)[0] == "CRASHED"
-    with temporary_settings({PREFECT_API_URL: project.api.url, PREFECT_API_AUTH_STRING: spaceport.key("prefect")}):
+    assert project.state(run_id)[0] == state
+    with on_the_server(project, spaceport, monkeypatch):
         waiting = asyncio.create_task(see_through(project.api, Child(run_id=run_id, url="", started=False), pace=0.0))
-        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", "preempted: try 2"), 15)
+        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"), 15)
         waiting.cancel()
 
 

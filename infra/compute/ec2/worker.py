@@ -1,6 +1,7 @@
 """`prefect worker start --type ec2 --pool ec2`: every flow run of the pool is one EC2 instance, and its state follows the instance's."""
 
 import time
+from functools import partial
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun
@@ -13,7 +14,6 @@ from infra.compute.ec2.user_data import BACKSTOP_SECONDS, user_data
 from infra.compute.rented.checkpoints import store_uri
 from infra.compute.rented.machines import Machine, Order
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
-from infra.compute.waiters import GONE
 from infra.errors import BadInput, Cancelled, SpaceportError
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
@@ -97,7 +97,7 @@ class Ec2Worker(RentedWorker):
         say("candidates: %s; on demand, %s", "; ".join(map(str, candidates)), configuration.costs)
         request = configuration.request(provider, order, list(secrets))
         renting = Renting(provider, order.run_id, order.attempt, candidates, request, say)
-        machine = renting.attach_or_start(configuration.start_timeout_seconds, lambda: _is_wanted(order.run_id))
+        machine = renting.attach_or_start(configuration.start_timeout_seconds, partial(_is_wanted, order.run_id, self.renting[order.run_id]))
         if machine is None:
             raise Cancelled("cancelled while it waited for an EC2 instance.")
         return machine
@@ -109,9 +109,9 @@ def _defaults(provider: Instances) -> dict[str, str]:
     return {"AWS_DEFAULT_REGION": provider.region, "SPACEPORT_CHECKPOINT_STORE": store_uri(settings, HubClient.from_settings(settings))}
 
 
-def _is_wanted(run_id: str) -> bool:
-    """Whether the run still waits for a machine; where that can't be asked, it does."""
+def _is_wanted(run_id: str, since: str) -> bool:
+    """Whether the run still waits in the state, by its id, in which a machine was looked for first; where that can't be asked, it does."""
     try:
-        return PrefectApi.from_settings().read_run(run_id)["state"]["type"] not in GONE
+        return bool(PrefectApi.from_settings().read_run(run_id)["state"]["id"] == since)
     except SpaceportError:
         return True

@@ -3,54 +3,64 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from infra.compute.phases import IMAGE_LABEL
-from infra.compute.rented.machines import GONE, NEVER_HAD, Machine, Provider, never_had
+from infra.compute.rented.machines import GONE, NEVER_HAD, EndedByItself, Machine, Provider, never_had
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
 from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
 
 WATCH_SECONDS: Final = 10.0
-SETTLE_SECONDS: Final = 5.0  # a run that ended well has said so itself, or is about to
+SETTLE_SECONDS = 5.0  # a run that ended well has said so itself, or is about to
 LOOKS_UNTIL_GONE: Final = 2  # a list may lag behind
 STARTING_SECONDS: Final = 60.0  # from a worker's taking a run to its machine's being noted
-ABANDONED_SECONDS = 600.0  # longer than a worker asks for machines: after that it has died over it
+START_LIMIT_LABEL: Final = "spaceport.start_limit_seconds"  # on the run, by the worker that looks for a machine
+ABANDONED_SECONDS = 600.0  # where nobody noted a limit, longer than a worker looks for a machine: after that it has died over it
+ABANDONED_SLACK_SECONDS = 300.0  # beyond a limit that is noted: the last walk may begin just before it
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
 
-def conclude(api: PrefectApi, provider: Provider, machine: Machine, settle_seconds: float = SETTLE_SECONDS) -> bool:
-    """Give the run of a machine that has ended its true state, if it has none of its own after a moment; whether it was given one."""
-    ends = time.monotonic() + settle_seconds
-    while (state := api.read_run(machine.run_id)["state"]["type"]) not in FINAL_STATES and time.monotonic() < ends:
+def conclude(api: PrefectApi, provider: Provider, machine: Machine, since: str | None = None) -> bool:
+    """Give the run of a machine that has ended its true state, if it has none of its own after a moment; whether it was given one.
+
+    `since` is the id of the state in which the machine was looked for: pending in another, the run waits for another machine.
+    """
+    ends = time.monotonic() + SETTLE_SECONDS
+    while (found := api.read_run(machine.run_id)["state"])["type"] not in FINAL_STATES and time.monotonic() < ends:
         time.sleep(0.5)
-    if state in FINAL_STATES or state == "SCHEDULED":  # the latter: somebody has retried it already
+    state = found["type"]
+    if state in FINAL_STATES or state == "SCHEDULED" or (state == "PENDING" and since not in (None, found["id"])):  # the latter: retried already
         return False
     if state == "CANCELLING":
         api.set_state(machine.run_id, "CANCELLED", f"{provider.noun} {machine.id} has ended", force=True)
         return True
-    error = _error(provider, machine)
+    began = state == "RUNNING" or any(known["type"] == "RUNNING" for known in api.states_of(machine.run_id))
+    error = _error(provider, machine, began=began)
     failed = not isinstance(error, Preempted)  # a machine that is gone is Crashed; what has a kind of its own is a failure of that kind
     api.set_state(machine.run_id, "FAILED" if failed else "CRASHED", described(error), force=True)
     return True
 
 
-def refuse(api: PrefectApi, run_id: str, error: SpaceportError) -> None:
-    """Give a run that got no machine its true state: the failure in its own kind, which says whether it is worth another try."""
-    state = api.read_run(run_id)["state"]["type"]
-    if state == "CANCELLING":
+def refuse(api: PrefectApi, run_id: str, error: SpaceportError, since: str) -> None:
+    """Give a run that got no machine its true state: the failure in its own kind, which says whether it is worth another try.
+
+    Only while it is in the state, by its id, in which a machine was looked for: whoever has moved it knows better.
+    """
+    state = api.read_run(run_id)["state"]
+    if state["type"] == "CANCELLING":
         api.set_state(run_id, "CANCELLED", str(error), force=True)
-    elif state not in FINAL_STATES and state not in ("SCHEDULED", "RUNNING"):  # the latter: a machine was started after all, and works
+    elif state["id"] == since:
         api.set_state(run_id, "FAILED", described(error), force=True)
 
 
 class Watch:
-    """Looks at the open runs of a pool whose machines nobody follows: those of a worker that is gone."""
+    """Looks at the open runs of a pool whose machines nobody follows: those of a worker that is gone. `in_hand` are runs that somebody rents for right now."""
 
-    def __init__(self, api: PrefectApi, provider: Provider, pool: str) -> None:
-        self.api, self.provider, self.pool = api, provider, pool
+    def __init__(self, api: PrefectApi, provider: Provider, pool: str, in_hand: Container[str] = frozenset()) -> None:
+        self.api, self.provider, self.pool, self.in_hand = api, provider, pool, in_hand
         self._missing: dict[str, int] = {}
         self._noted: set[tuple[str, float]] = set()
 
@@ -62,15 +72,28 @@ class Watch:
                 await asyncio.to_thread(self.once)
             except SpaceportError as error:
                 _log.warning("%s", error)
+            except Exception:  # a watch that has died would leave machines that nobody ends, and nobody would know
+                _log.exception("a look at the runs of pool %s failed", self.pool)
 
     def once(self) -> list[str]:
         """Conclude the runs whose machine has ended, or was waited for in vain. Returns their ids."""
-        return [str(run["id"]) for run in self.api.find_runs(states=OPEN, pool=self.pool) if self._concluded(run)]
+        return [str(run["id"]) for run in self.api.find_runs(states=OPEN, pool=self.pool) if self._is_concluded(run)]
+
+    def _is_concluded(self, run: Mapping[str, Any]) -> bool:
+        try:
+            return self._concluded(run)
+        except SpaceportError as error:
+            _log.warning("run %s: %s", run["id"], error)
+        except Exception:  # whatever is odd about one run, the machines of the others cost money
+            _log.exception("run %s can't be looked at", run["id"])
+        return False
 
     def _concluded(self, run: Mapping[str, Any]) -> bool:
         run_id, machine_id, state = str(run["id"]), str(run.get("infrastructure_pid") or ""), run["state"]["type"]
+        if run_id in self.in_hand:
+            return False
         machine = self.provider.living(run_id) or (self.provider.look(machine_id) if machine_id else None)
-        if machine is None and not machine_id and state != "RUNNING" and age_seconds(run["state"]) < ABANDONED_SECONDS:
+        if machine is None and not machine_id and state != "RUNNING" and age_seconds(run["state"]) < _abandoned_seconds(run):
             return False  # it is only just being started; one that runs had a machine, whose worker was killed before it could note it
         machine = machine or Machine(id=machine_id, run_id=run_id, stage=GONE, lives=False)
         if machine.lives and not machine.started:
@@ -105,7 +128,14 @@ class Watch:
         return never_had(self.provider.noun, machine, limit or waited)
 
 
-def _error(provider: Provider, machine: Machine) -> SpaceportError:
+def _abandoned_seconds(run: Mapping[str, Any]) -> float:
+    """How long a run may be without a machine until whoever looks for one must have died over it."""
+    limit = (run.get("labels") or {}).get(START_LIMIT_LABEL)
+    told_to_go = run["state"]["type"] == "CANCELLING"  # which a worker that lives hears of in the middle of its walk
+    return ABANDONED_SECONDS if limit is None or told_to_go else float(limit) + ABANDONED_SLACK_SECONDS
+
+
+def _error(provider: Provider, machine: Machine, *, began: bool) -> SpaceportError:
     if machine.stage == NEVER_HAD and machine.order_is_wrong:
         return BadInput(f"{provider.noun} {machine.id}: {machine.said}")
     if machine.stage == NEVER_HAD:
@@ -116,4 +146,7 @@ def _error(provider: Provider, machine: Machine) -> SpaceportError:
     if not isinstance(error, Preempted):
         return error
     last = provider.last_lines(machine.id).splitlines()
-    return Preempted(f"{error}" + (f" It said last: {last[-1][:300]}" if last else ""))
+    said = f" It said last: {last[-1][:300]}" if last else ""
+    if isinstance(error, EndedByItself) and not began:
+        return BadInput(f"{error} Its run never began: the image must hold this project and its Python, and reach PREFECT_API_URL.{said}")
+    return Preempted(f"{error}{said}")

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from infra.errors import SpaceportError
+from infra.errors import Preempted, SpaceportError
 from infra.revisions import Frozen
 
 if TYPE_CHECKING:  # `plan` asks providers for prices, and need not wait two seconds for Prefect
@@ -25,7 +25,7 @@ class Machine(Frozen):
     said: str | None = None  # the provider's reason for its stage
     url: str = ""
     lease_ends_at: datetime | None = None
-    start_timeout_seconds: float | None = None  # how long it may wait to be had, where nobody but the watch counts
+    start_timeout_seconds: float | None = None  # how long it may wait to be had, as its order said: the provider's own list must show it, to whoever looks
     order_is_wrong: bool = False  # waiting won't help: what was ordered doesn't exist
 
 
@@ -39,6 +39,11 @@ class Order(Frozen):
     command: tuple[str, ...]
     environment: dict[str, str]
     lease_seconds: int
+    start_timeout_seconds: float | None = None  # for the provider to keep with the machine: who waits for it now may be gone before it is had
+
+
+class EndedByItself(Preempted):
+    """A machine whose program failed, without a word of its run: nobody took it away. While its run never began it was the wrong order."""
 
 
 class Provider(Protocol):
@@ -59,7 +64,7 @@ class Provider(Protocol):
         """The end of what it said; empty when that can't be had."""
 
     def why_it_ended(self, machine: Machine) -> SpaceportError:
-        """What the end of a machine means, as one error of our tree, for a run that couldn't say so itself."""
+        """What the end of a machine means, as one error of our tree, for a run that couldn't say so itself: `EndedByItself` where its own program failed."""
 
 
 def step_key(flow_run: "FlowRun") -> str:

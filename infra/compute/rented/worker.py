@@ -17,8 +17,9 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from pydantic import Field
 
 from infra.compute.rented.budget import budget_seconds
-from infra.compute.rented.ending import WATCH_SECONDS, Watch, conclude, refuse
-from infra.compute.rented.machines import Machine, Order, Provider, gone, never_had, step_key
+from infra.compute.rented.ending import START_LIMIT_LABEL, WATCH_SECONDS, Watch, conclude, refuse
+from infra.compute.rented.following import follow
+from infra.compute.rented.machines import Machine, Order, Provider, step_key
 from infra.compute.rented.secrets import parted
 from infra.errors import BadInput, SpaceportError
 from infra.prefect_api import PrefectApi
@@ -27,7 +28,6 @@ COMMAND = "python -m infra.compute.process.engine"
 SECRETS = ["HF_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
 PASSED_ON = ["HF_ENDPOINT", "SPACEPORT_CHECKPOINT_STORE", "SPACEPORT_RETRY_PACE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"]
 PRICE_VARIABLE = "SPACEPORT_USD_PER_HOUR"
-FOLLOW_SECONDS = 2.0
 
 
 class RentedVariables(BaseVariables):
@@ -74,6 +74,7 @@ class RentedConfiguration(BaseJobConfiguration):
             command=tuple(shlex.split(str(self.command))),
             environment={**defaults, **environment},
             lease_seconds=budget_seconds(flow_run.parameters.get("config")) or int(self.lease_hours * 3600),
+            start_timeout_seconds=self.start_timeout_seconds,
         )
         return order, secret
 
@@ -96,6 +97,7 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
     async def setup(self) -> None:
         """Besides what every worker does: watch the machines that another worker, or this one before a restart, had started."""
         await super().setup()
+        self.renting: dict[str, str] = {}  # runs that a machine is looked for right now, and the state, by its id, in which that began
         self._watching = asyncio.create_task(self._watch())
 
     async def teardown(self, *exc_info: Any) -> None:
@@ -106,20 +108,22 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
     async def run(self, flow_run: FlowRun, configuration: RentedConfiguration, task_status: anyio.abc.TaskStatus[Any] | None = None) -> RentedResult:
         """Attach to the run's machine or rent one, and follow it to its end."""
         api, run_id = PrefectApi.from_settings(), str(flow_run.id)
+        since = self.renting[run_id] = await asyncio.to_thread(self._begun, api, run_id, configuration)
         try:
             provider = await asyncio.to_thread(self.provider, configuration)
-            await asyncio.to_thread(api.note_machine, run_id, "")  # an earlier attempt's would be looked at, and is gone
             machine = await asyncio.to_thread(self.rent, provider, flow_run, configuration)
         except SpaceportError as error:
-            await asyncio.to_thread(refuse, api, run_id, error)
+            await asyncio.to_thread(refuse, api, run_id, error, since)
             if task_status is not None:
                 task_status.started("")
             return RentedResult(identifier="", status_code=0)
+        finally:
+            self.renting.pop(run_id, None)
         if task_status is not None:
             task_status.started(machine.id)
         self.get_flow_run_logger(flow_run).info("%s %s: %s", provider.noun, machine.id, machine.url)
-        machine = await self._follow(provider, machine, configuration.start_timeout_seconds)
-        if await asyncio.to_thread(conclude, api, provider, machine):
+        machine = await follow(provider, machine, configuration.start_timeout_seconds, self._logger)
+        if await asyncio.to_thread(conclude, api, provider, machine, since):
             said = await asyncio.to_thread(provider.last_lines, machine.id)
             self.get_flow_run_logger(flow_run).warning("%s %s said %s", provider.noun, machine.id, f"last:\n{said}" if said else "nothing.")
         return RentedResult(identifier=machine.id, status_code=0)
@@ -132,28 +136,18 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
         except BadInput as error:
             raise InfrastructureNotFound(str(error)) from error
 
+    def _begun(self, api: PrefectApi, run_id: str, configuration: RentedConfiguration) -> str:
+        """Note that a machine is looked for from now on; the id of the run's state."""
+        api.note_machine(run_id, "")  # an earlier attempt's would be looked at, and is gone
+        api.label_run(run_id, {START_LIMIT_LABEL: configuration.start_timeout_seconds})
+        return str(api.read_run(run_id)["state"]["id"])
+
     async def _watch(self) -> None:
         while True:
             try:
                 provider = await asyncio.to_thread(self.provider)
-            except SpaceportError as error:  # it may be up again soon, and machines that nobody watches cost money
+            except Exception as error:  # it may be had soon, whatever was the matter, and machines that nobody watches cost money
                 self._logger.warning("%s", error)
                 await asyncio.sleep(WATCH_SECONDS)
                 continue
-            await Watch(PrefectApi.from_settings(), provider, self._work_pool_name).forever()
-
-    async def _follow(self, provider: Provider, machine: Machine, start_timeout_seconds: float) -> Machine:
-        """To its end. One that waits too long for its hardware is ended; a provider that doesn't answer is asked again."""
-        waited = 0.0
-        while machine.lives:
-            await asyncio.sleep(FOLLOW_SECONDS)
-            waited += 0.0 if machine.started else FOLLOW_SECONDS
-            if waited > start_timeout_seconds:
-                await asyncio.to_thread(provider.end, machine.id)
-                return never_had(provider.noun, machine, start_timeout_seconds)
-            try:
-                found = await asyncio.to_thread(provider.look, machine.id)
-                machine = found or gone(machine)
-            except SpaceportError as error:
-                self._logger.warning("%s", error)
-        return machine
+            await Watch(PrefectApi.from_settings(), provider, self._work_pool_name, self.renting).forever()
