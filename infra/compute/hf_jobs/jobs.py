@@ -3,21 +3,28 @@
 The label carries the flow run and when the lease ends, so that a worker after a restart, the watch and the sweep need nothing but the provider's own list.
 """
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.compute.rented.machines import Machine, Order
+from infra.compute.rented.machines import EndedByItself, Machine, Order
 from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unhealthy, UnknownOutcome
-from infra.hub.answers import hub_errors
+from infra.hub.answers import hub_errors, status_of
 from infra.hub.client import HubClient
 from infra.settings import Settings
 
 RUN_LABEL, KEY_LABEL, LEASE_LABEL, ATTEMPT_LABEL = "spaceport-run", "spaceport-key", "spaceport-lease", "spaceport-attempt"
-LIVING: Final = ("SCHEDULING", "RUNNING")
+START_LIMIT_LABEL: Final = "spaceport-start-limit"
+RUNNING: Final = "RUNNING"
+LIVING: Final = ("SCHEDULING", RUNNING)
 LOOK_AGAIN_SECONDS: Final = 2.0
 TAIL_LINES: Final = 20
+NOT_FOUND: Final = 404
+LEASE_OVER: Final = "Job timeout"  # the service's own words, here and below
+FAILED: Final = re.compile(r"Job failed with exit code: (?P<code>-?\d+)(?:\. Reason: (?P<reason>\w+))?")
+KILLED_CODE, SIGNALLED_CODE = 137, 128  # a container's first process: SIGKILL; from there on, a signal
 KEY_LABEL_LENGTH: Final = 32  # the start of the step key, as everywhere where a person reads it; long labels are cut by nobody's promise
 
 
@@ -49,6 +56,8 @@ class Jobs:
             LEASE_LABEL: str(int(time.time()) + order.lease_seconds),
             "name": f"spaceport-{order.run_id[:8]}",
         }
+        if order.start_timeout_seconds is not None:
+            labels[START_LIMIT_LABEL] = f"{order.start_timeout_seconds:.0f}"
         spec: dict[str, Any] = {"image": order.image, "command": list(order.command), "env": order.environment, "secrets": dict(secrets), "labels": labels}
         try:
             with hub_errors(f"starting a Job in {self.namespace}"):
@@ -80,8 +89,10 @@ class Jobs:
         namespace, job_id = self._parted(machine_id)
         try:
             return self._seen(self.hub.ask(f"asking for Job {machine_id}", lambda: self.hub.api.inspect_job(job_id=job_id, namespace=namespace)), namespace)
-        except BadInput:  # 404
-            return None
+        except BadInput as error:
+            if status_of(error.__cause__) == NOT_FOUND:
+                return None
+            raise
 
     def end(self, machine_id: str) -> None:
         """SIGTERM, so that it can seal, and SIGKILL after the provider's grace. Ending what has ended is no error."""
@@ -101,13 +112,16 @@ class Jobs:
     def why_it_ended(self, machine: Machine) -> SpaceportError:
         """By the provider's message; a Job that says nothing of itself was taken away."""
         said, where = machine.said or "", f"Job {machine.id} ({machine.url})"
-        if "timeout" in said.lower():
+        failed = FAILED.match(said)
+        code, reason = (int(failed["code"]), failed["reason"]) if failed else (0, None)
+        if said == LEASE_OVER:
             return QuotaExceeded(
                 f"{where} was ended at its lease. Raise train.max_hours or the pool's lease; the training goes on from its last sealed checkpoint."
             )
-        if "oomkilled" in said.lower() or "137" in said:
+        if reason == "OOMKilled" or code == KILLED_CODE:
             return OutOfMemory(f"{where}: {said}. Take hardware with more memory, or a smaller batch.")
-        return Preempted(f"{where} ended as {machine.stage} without a word of its run. {said}".strip())
+        kind = EndedByItself if 0 < code < SIGNALLED_CODE else Preempted
+        return kind(f"{where} ended as {machine.stage} without a word of its run. {said}".strip())
 
     def usd_per_hour(self, flavor: str) -> float | None:
         """What the hardware costs by the provider's own list; None where it isn't listed."""
@@ -124,7 +138,7 @@ class Jobs:
 
     def _seen(self, job: Any, namespace: str | None = None) -> Machine:
         labels = job.labels or {}
-        lease = labels.get(LEASE_LABEL, "")
+        lease, start_limit = labels.get(LEASE_LABEL, ""), labels.get(START_LIMIT_LABEL, "")
         stage = str(getattr(job.status.stage, "value", job.status.stage))
         return Machine(
             id=f"{namespace or self.namespace}/{job.id}",
@@ -135,5 +149,6 @@ class Jobs:
             said=job.status.message,
             url=job.url,
             lease_ends_at=datetime.fromtimestamp(int(lease), UTC) if lease.isdigit() else None,
-            started=job.started_at is not None,
+            started=job.started_at is not None or stage == RUNNING,
+            start_timeout_seconds=float(start_limit) if start_limit.isdigit() else None,
         )

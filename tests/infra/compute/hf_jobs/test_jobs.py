@@ -1,14 +1,17 @@
 """Jobs in our words: one per flow run whatever is asked twice, found by label, and what is secret stays out of sight."""
 
+import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 
 from infra.compute.hf_jobs.jobs import Jobs
-from infra.compute.rented.machines import Machine, Order
+from infra.compute.rented.machines import EndedByItself, Machine, Order
 from infra.compute.rented.secrets import parted
-from infra.errors import BadInput
+from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded
 from infra.hub.client import HubClient
 
 SLEEP = ("python", "-c", "import time; time.sleep(60)")
@@ -51,10 +54,10 @@ def test_of_two_jobs_of_one_run_the_younger_is_ended(jobs: Jobs) -> None:
 
 
 def test_a_job_bears_its_run_and_its_lease(jobs: Jobs) -> None:
-    """So that a list of the provider alone says whose it is and until when; the provider itself ends it then."""
-    machine = had(jobs, order(uuid.uuid4().hex, lease_seconds=3))
+    """So that a list of the provider alone says whose it is, until when, and how long it may wait; the provider itself ends it at its lease."""
+    machine = had(jobs, order(uuid.uuid4().hex, lease_seconds=3, start_timeout_seconds=1800.0))
     (listed,) = [found for found in jobs.listed() if found.id == machine.id]
-    assert listed.run_id == machine.run_id and listed.lease_ends_at is not None
+    assert listed.run_id == machine.run_id and listed.lease_ends_at is not None and listed.start_timeout_seconds == 1800
     ended_at_last(jobs, machine.id)
     found = jobs.look(machine.id)
     assert found and (found.stage, found.said) == ("ERROR", "Job timeout")
@@ -66,6 +69,40 @@ def test_what_nobody_knows_is_no_job_and_hardware_that_is_none_is_said(jobs: Job
     with pytest.raises(BadInput, match="abacus"):
         had(jobs, order(uuid.uuid4().hex), "abacus")
     assert jobs.usd_per_hour("a10g-small") == pytest.approx(1.0, abs=0.01) and jobs.usd_per_hour("abacus") is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "said", "kind"),
+    [
+        ("ERROR", "Job timeout", QuotaExceeded),
+        ("ERROR", "Job failed with exit code: 137. Reason: OOMKilled", OutOfMemory),
+        ("ERROR", "Job failed with exit code: 1. Reason: Error", EndedByItself),
+        ("ERROR", "Job failed with exit code: 143. Reason: Error", Preempted),
+        ("ERROR", "node gpu-137 was lost after a network timeout", Preempted),
+        ("CANCELED", None, Preempted),
+    ],
+)
+def test_what_the_service_says_of_an_end_is_taken_at_its_word(jobs: Jobs, stage: str, said: str | None, kind: type[Exception]) -> None:
+    """By its own sentences and not by a number or a word in one: what it doesn't say of the Job's own program was a machine that is gone."""
+    ended = Machine(id="me/1", run_id="", stage=stage, lives=False, said=said)
+    assert type(jobs.why_it_ended(ended)) is kind
+
+
+class Gateway(BaseHTTPRequestHandler):
+    """Refuses everything before the Hub has seen it."""
+
+    def do_GET(self) -> None:
+        self.send_error(400)
+
+
+def test_an_answer_that_isnt_a_404_says_nothing_about_a_job() -> None:
+    """A gateway's refusal must not make a run look lost whose machine works."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as gateway:
+        threading.Thread(target=gateway.serve_forever, daemon=True).start()
+        jobs = Jobs(HubClient(HfApi(endpoint=f"http://127.0.0.1:{gateway.server_port}", token="hf_any"), pause_seconds=0.01), "me")
+        with pytest.raises(BadInput):
+            jobs.look("me/1")
+        gateway.shutdown()
 
 
 def test_credentials_become_secrets_wherever_they_come_from() -> None:
