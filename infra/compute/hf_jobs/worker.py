@@ -6,6 +6,7 @@ from pydantic import Field
 from infra.compute.hf_jobs.jobs import Jobs
 from infra.compute.rented.checkpoints import REPO
 from infra.compute.rented.machines import Machine
+from infra.compute.rented.reachable import check_reachable
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 
 
@@ -41,6 +42,7 @@ class HfJobsWorker(RentedWorker):
         """The run's Job. Its checkpoints go where another Job finds them: without S3 to the Hub."""
         price = provider.usd_per_hour(configuration.flavor)
         order, secrets = configuration.order(flow_run, {"SPACEPORT_CHECKPOINT_STORE": f"hf://{provider.namespace}/{REPO}"}, price)
+        check_reachable(provider.hub.api.endpoint, {**order.environment, **secrets})
         told = f", {price:.2f} USD an hour" if price is not None else ""
         self.get_flow_run_logger(flow_run).info("hardware: %s%s", configuration.flavor, told)
         return provider.attach_or_start(order, configuration.flavor, secrets)

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 
 from infra.compute.hf_jobs.jobs import Jobs
 from infra.compute.rented.machines import EndedByItself, Machine, Order
+from infra.compute.rented.reachable import check_reachable
 from infra.compute.rented.secrets import parted
 from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded
 from infra.hub.client import HubClient
@@ -115,6 +116,17 @@ def test_credentials_become_secrets_wherever_they_come_from() -> None:
     plain, secret = parted(environment, ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY"], ["HF_ENDPOINT"], ours)
     assert plain == {"PREFECT_API_URL": "http://prefect/api", "HF_ENDPOINT": "http://hub"}
     assert secret == {"PREFECT_API_AUTH_STRING": "user:canary", "DATABASE": "postgres://me:canary@db/x", "HF_TOKEN": "hf_canary"}
+
+
+@pytest.mark.parametrize("name", ["PREFECT_API_URL", "HF_ENDPOINT"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]"])
+def test_an_address_that_means_this_machine_is_refused_before_a_machine_elsewhere_is_rented(name: str, host: str) -> None:
+    """It would boot, reach nobody, and be paid for. A Hub on this machine runs its Jobs here, and an address that others reach is right everywhere."""
+    address = f"http://{host}:4200/api"
+    with pytest.raises(BadInput, match=f"{name} = .*Set {name} for the worker"):
+        check_reachable("https://huggingface.co", {name: address})
+    check_reachable("http://127.0.0.1:5999", {name: address})
+    check_reachable("https://huggingface.co", {name: "https://prefect.example.org/api"})
 
 
 def ended_at_last(jobs: Jobs, job_id: str) -> None:
