@@ -15,7 +15,7 @@ from tasks.sweep import sweep_outlived
 
 @flow(name="sweep")
 async def sweep() -> Any:
-    """End every script and Job, and later every pod and instance, that has outlived its lease, by its provider's word alone; say what was ended."""
+    """End every script, Job, pod and instance that has outlived its lease, by its provider's word alone; say what was ended."""
     swept = await asyncio.to_thread(sweep_outlived)
     for line in swept.lines():
         get_run_logger().warning(line)

@@ -1,6 +1,7 @@
 """Jobs in our words: one per flow run whatever is asked twice, found by label, and what is secret stays out of sight."""
 
 import threading
+import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from infra.compute.hf_jobs.jobs import Jobs
+from infra.compute.hf_jobs.jobs import LEASE_LABEL, RUN_LABEL, Jobs
+from infra.compute.leases import SLACK
 from infra.compute.rented.machines import EndedByItself, Machine, Order
 from infra.compute.rented.reachable import check_reachable
 from infra.compute.rented.secrets import parted
 from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded
 from infra.hub.client import HubClient
+from tasks.sweep import sweep_outlived
+from tests.eventually import eventually
 
 SLEEP = ("python", "-c", "import time; time.sleep(60)")
 
@@ -104,6 +108,25 @@ def test_an_answer_that_isnt_a_404_says_nothing_about_a_job() -> None:
         with pytest.raises(BadInput):
             jobs.look("me/1")
         gateway.shutdown()
+
+
+def test_a_job_that_outlived_its_lease_is_swept(jobs: Jobs, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the Hub's list alone: one within its lease lives on, and so does one that isn't ours."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", str(jobs.hub.api.token))
+    outlived, living = uuid.uuid4().hex, uuid.uuid4().hex
+    for run, ends in ((outlived, -SLACK.total_seconds() - 5), (living, 300.0)):
+        labels = {RUN_LABEL: run, LEASE_LABEL: str(int(time.time() + ends))}
+        jobs.hub.api.run_job(image="python", command=list(SLEEP), labels=labels, namespace=jobs.namespace)
+    foreign = jobs.hub.api.run_job(image="python", command=list(SLEEP), labels={LEASE_LABEL: "1"}, namespace=jobs.namespace)
+    swept = sweep_outlived()
+    assert [leased.run for leased in swept.ended if leased.target == "hf-jobs"] == [outlived] and living in {leased.run for leased in swept.living}
+    eventually(lambda: jobs.living(outlived) is None, 30)
+    assert jobs.living(living) is not None
+    kept = jobs.look(f"{jobs.namespace}/{foreign.id}")
+    assert kept and kept.lives
+    for left in (str(getattr(jobs.living(living), "id", "")), kept.id):
+        jobs.end(left)
 
 
 def test_credentials_become_secrets_wherever_they_come_from() -> None:
