@@ -11,13 +11,15 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import psutil
 import pytest
 
+from infra.compute.own_run import ALIVE
+from infra.compute.process.supervisor import OWNER
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
 
@@ -27,10 +29,29 @@ LONG_EPOCHS, SLICE_EPOCHS = 40, 16
 RETRIES = 2  # on-call's
 PAGE_LINES = 200
 LONGEST_WAIT_SECONDS = 8.0
-_SEALED, _RESUMED = re.compile(r"checkpoint checkpoint-(\d+) is sealed"), re.compile(r"goes on from checkpoint checkpoint-(\d+)")
+_EVENT = re.compile(r"checkpoint checkpoint-(?P<sealed>\d+) is sealed|goes on from checkpoint checkpoint-(?P<resumed>\d+)")
 
 every_victim = pytest.mark.parametrize("victim", VICTIMS)
 every_seed = pytest.mark.parametrize("seed", SEEDS)
+
+
+class Event(NamedTuple):
+    """What a training's log says of a checkpoint."""
+
+    what: Literal["sealed", "resumed"]
+    step: int
+
+
+def wrong_order(events: Sequence[Event]) -> list[str]:
+    """What a training's log, in the order of time, says of checkpoints that were lost, or of two attempts that seal side by side."""
+    broken, newest = [], 0
+    for event in events:
+        if event.what == "resumed" and event.step < newest:
+            broken.append(f"an attempt went on from step {event.step} although {newest} was sealed")
+        if event.what == "sealed" and event.step <= newest:
+            broken.append(f"step {event.step} was sealed although {newest} was: two attempts seal, or one began from nothing")
+        newest = max(newest, event.step)
+    return broken
 
 
 class Case:
@@ -57,11 +78,12 @@ class Case:
         """Start, kill at a moment that the seed draws, press Retry where a person would have to, and look."""
         parent, child = self._trains()
         threading.Event().wait(random.Random(f"{self.target} {victim} {seed}").uniform(0, LONGEST_WAIT_SECONDS))
-        sealed = self._steps(_SEALED, child)
+        sealed, attempts = self._events(child), self._attempts(child)
         self._kill(victim, parent, child)
         report = self._ends()
         assert report["outcome"] == "promoted", report
-        assert self._promises_are_kept(child, sealed) == []
+        again = self._attempts(child) > attempts
+        assert self._promises_are_kept(child, began_again_after=sealed if again else []) == []
 
     def _trains(self) -> tuple[str, str]:
         """The pipeline run and its training run, whose script has begun."""
@@ -89,28 +111,31 @@ class Case:
 
     def _kill(self, victim: str, parent: str, child: str) -> None:
         if victim == "machine":
+            assert self.living(child), "there was no machine to kill"
             self.kill_machine(child)
         elif victim == "trainer":
-            for process in _running(lambda words: "tasks.recipes.text_classification" in words and "train" in words):
-                process.kill()
+            _kill(_trainers(child), victim)
         elif victim == "parent":
-            for process in _running(lambda words: "infra.compute.process.engine" in words, PREFECT__FLOW_RUN_ID=parent):
-                process.kill()
+            _kill(_running(lambda words: "infra.compute.process.engine" in words, PREFECT__FLOW_RUN_ID=parent), victim)
         else:
             self.spaceport.daemon(f"worker-{self.target}" if victim == "worker" else "server").kill()
 
-    def _promises_are_kept(self, child: str, sealed: list[int]) -> list[str]:
-        """What was broken, in words."""
+    def _promises_are_kept(self, child: str, began_again_after: Sequence[Event]) -> list[str]:
+        """What was broken, in words. `began_again_after` is what was sealed when a further attempt had to follow."""
         eventually(lambda: self.living(child) == [], 120)
         runs = [
             run for run in self.prefect.find_runs(tag="spaceport") if run["parameters"].get("config", {}).get("model", {}).get("repo_id") == f"acme/{self.key}"
         ]
         broken = [f"run {run['name']} is still {run['state']['type']}" for run in runs if run["state"]["type"] not in FINAL_STATES]
         broken += [f"step key {key[:12]} was published {times} times" for key, times in self._published().items() if times > 1]
-        resumed = self._steps(_RESUMED, child)
-        if sealed and resumed and min(resumed) < sealed[-1]:
-            broken.append(f"an attempt went on from step {min(resumed)} although {sealed[-1]} was sealed before the kill")
-        return broken
+        events = self._events(child)
+        if began_again_after and not any(event.what == "resumed" for event in events):
+            broken.append(f"an attempt began from nothing although {began_again_after[-1].step} was sealed before the kill")
+        return broken + wrong_order(events)
+
+    def _attempts(self, run_id: str) -> int:
+        """How often the run has begun, without the times that it only said that it lives."""
+        return sum(state["type"] == "RUNNING" and state["message"] != ALIVE for state in self.prefect.states_of(run_id))
 
     def _published(self) -> Counter[str]:
         """How many commits carry each step key."""
@@ -121,8 +146,9 @@ class Case:
             messages |= {commit.commit_id: commit.message for commit in api.list_repo_commits(f"acme/{self.key}", revision=branch.name)}
         return Counter(re.findall(r"Spaceport-Key: (\w+)", "\n".join(messages.values())))
 
-    def _steps(self, pattern: re.Pattern[str], run_id: str) -> list[int]:
-        return sorted(int(step) for step in pattern.findall("\n".join(log_lines(self.prefect, run_id))))
+    def _events(self, run_id: str) -> list[Event]:
+        found = _EVENT.finditer("\n".join(log_lines(self.prefect, run_id)))
+        return [Event("sealed", int(event["sealed"])) if event["sealed"] else Event("resumed", int(event["resumed"])) for event in found]
 
 
 def log_lines(prefect: PrefectApi, run_id: str) -> list[str]:
@@ -135,19 +161,39 @@ def log_lines(prefect: PrefectApi, run_id: str) -> list[str]:
 
 def kill_engines(run_id: str) -> None:
     """The host of a run's process dies with all that runs on it."""
-    for process in _running(lambda words: "infra.compute.process.engine" in words, PREFECT__FLOW_RUN_ID=run_id):
-        below: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended is as dead as the test wants it
-            below = process.children(recursive=True)
-        for doomed in [*below, process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                doomed.kill()
+    engines = _running(lambda words: "infra.compute.process.engine" in words, PREFECT__FLOW_RUN_ID=run_id)
+    _kill([doomed for process in engines for doomed in [*_below(process), process]], "host")
 
 
 def kill_container(run_id: str) -> None:
     """The first process of a run's container dies, and with it, as a kernel has it, all others."""
-    for process in _running(lambda words: "flow-run" in words and "execute" in words, PREFECT__FLOW_RUN_ID=run_id):
-        process.kill()
+    _kill(_running(lambda words: "flow-run" in words and "execute" in words, PREFECT__FLOW_RUN_ID=run_id), "container")
+
+
+def _kill(doomed: Sequence[psutil.Process], what: str) -> None:
+    """A kill of nobody would prove nothing."""
+    assert doomed, f"there was no {what} to kill"
+    for process in doomed:
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has just ended is as dead as the test wants it
+            process.kill()
+
+
+def _trainers(run_id: str) -> list[psutil.Process]:
+    """The training processes of a run: what its supervisor has started. A script's environment names no run, its supervisor's command line does."""
+    supervisors = _running(lambda words: f"{OWNER}={run_id}" in words)
+    below = {process for supervisor in supervisors for process in _below(supervisor)} - set(supervisors)
+    found = []
+    for process in below:
+        with contextlib.suppress(psutil.Error):
+            if "tasks.recipes.text_classification" in process.cmdline() and "train" in process.cmdline():
+                found.append(process)
+    return found
+
+
+def _below(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.children(recursive=True)
+    return []
 
 
 def _running(is_it: Callable[[list[str]], bool], **environment: str) -> list[psutil.Process]:
