@@ -4,28 +4,30 @@
 
 Standard library only. PREFECT_API_URL and PREFECT_API_AUTH_STRING say where; GITHUB_TOKEN and PULL_REQUEST (its number) whom to tell. Without a number the
 page is the job's alone. With the label spaceport-train among PULL_REQUEST_LABELS (a JSON list) the whole config is trained too, on its own target. With --read,
-for a fork's code that gets no secret, the config is read and nothing more. Exit codes: 0 nothing stands in the way, 1 something does, 3 outcome unknown.
+for a fork's code that gets no secret and no variable, each config is read and nothing more. Exit codes: 0 nothing stands in the way, 1 something does, 3 outcome
+unknown.
 """
 
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.committed import PREVIEW, PREVIEW_ROWS, TRAINED, TRAINED_LABEL, Asked, asked_for, preview_of, server, trained_preview_of
+from deployments.committed import PREVIEW, PREVIEW_ROWS, TRAINED, TRAINED_LABEL, Asked, asked_for, preview_of, read_config, server, trained_preview_of
 from deployments.following import follow
 from deployments.pages import in_a_line, page_of
 from deployments.starting import PIPELINE, PROPOSAL, start_or_attach
 from deployments.trigger import failure
+from deployments.words import split_words
 from infra.actions import ActionsJob
 from infra.errors import SpaceportError, described
 from infra.github import CommitState, GitHub
 from infra.prefect_api import PrefectApi
+from tasks.answers import plain
 from tasks.outcomes import EXIT_CODES, NOTHING_TO_DO
 
 BAD = {1, 3}
 READ = "--read"
-FOR_A_FORK = """## `{file}` can be read
-
+FOR_A_FORK = """
 More needs the team's server, whose credential a fork's code doesn't get. Somebody of the team looks at the change and pushes the branch to this repository.
 """
 
@@ -54,15 +56,14 @@ class Teller:
 def main(words: Sequence[str] | None = None, job: ActionsJob | None = None) -> int:
     """Propose, preview, tell; the exit code."""
     told, job = list(sys.argv[1:] if words is None else words), job or ActionsJob.here()
+    if READ in told:
+        return _read([word for word in told if word != READ], job)
     try:
-        asked = asked_for([word for word in told if word != READ], job)
+        asked = asked_for(told, job)
     except SpaceportError as error:
         report = failure(error)
         job.tell(page_of(report, None))
         return EXIT_CODES[report["outcome"]]
-    if READ in told:
-        job.tell(FOR_A_FORK.format(file=asked.file))
-        return 0
     teller = Teller(asked, GitHub.of(job), job.pull_request)
     try:
         report = _tell(server(job), asked, teller, TRAINED_LABEL in job.labels)
@@ -73,6 +74,22 @@ def main(words: Sequence[str] | None = None, job: ActionsJob | None = None) -> i
     print(in_a_line(report))
     code = EXIT_CODES[report["outcome"]]
     return code if code in BAD else 0
+
+
+def _read(words: Sequence[str], job: ActionsJob) -> int:
+    """Each config by itself, as this commit has it; on the job's page a line for each."""
+    lines, bad = [], False
+    for file in split_words(words)[0]:
+        try:
+            read_config([file], {})
+            lines.append(f"- `{file}` can be read")
+        except SpaceportError as error:
+            failure(error)
+            lines.append(f"- `{file}`: {plain(described(error))}")
+            bad = True
+    head = "A config can't be read" if bad else "The configs can be read" if lines else "No config to read"
+    job.tell(f"## {head}\n\n" + "".join(f"{line}\n" for line in lines) + FOR_A_FORK)
+    return int(bad)
 
 
 def _tell(api: PrefectApi, asked: Asked, teller: Teller, trained: bool) -> dict[str, Any]:

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from infra.settings import PROJECT
+from tests.github_api.runner import Runner, copy_project, pull_request_event
 
+OURS, FORK = "acme/words", "stranger/words"
 WORKFLOWS = sorted((PROJECT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -36,3 +38,46 @@ def test_only_prefects_credential_comes_to_a_runner(workflow: Path) -> None:
     assert set(re.findall(r"secrets\.(\w+)", text)) <= {"PREFECT_API_AUTH_STRING", "GITHUB_TOKEN"} and "secrets: inherit" not in text
     jobs = yaml.safe_load(text)["jobs"]
     assert [name for name, job in jobs.items() if "timeout-minutes" not in job and "uses" not in job] == []
+
+
+def test_push_and_pull_request_look_at_the_same_files() -> None:
+    """What would run after the merge is what was tried out before it."""
+    paths = [yaml.safe_load((PROJECT / ".github" / "workflows" / name).read_text())[True] for name in ("pipeline.yml", "pull-request.yml")]
+    assert paths[0]["push"]["paths"] == paths[1]["pull_request"]["paths"]
+    assert {"pyproject.toml", "uv.lock", "prefect.yaml", ".github/workflows/**", "configs/**"} <= set(paths[0]["push"]["paths"])
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A team's repository, with a config that can be read."""
+    folder = tmp_path_factory.mktemp("fork")
+    copy_project(folder)
+    (folder / "configs").mkdir()
+    (folder / "configs" / "words.toml").write_text('name = "words"\n')
+    for words in (["init", "--quiet"], ["add", "."], ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "commit", "--quiet", "--message", "first"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
+
+
+def proposed(checkout: Path, folder: Path, action: str, head_repository: str, *labels: str, **variables: str) -> tuple[int, str]:
+    """Exit code and log of pull-request.yml."""
+    runner = Runner(folder / "runner", OURS, variables, {}, {})
+    return runner.run(checkout, runner.command("pull_request", "pull-request.yml", payload=pull_request_event(action, OURS, head_repository, "HEAD", *labels)))
+
+
+def test_a_fork_is_answered_without_a_secret_and_without_a_variable(checkout: Path, tmp_path: Path) -> None:
+    """GitHub passes neither to a fork's workflow: every config of the commit is read there all the same, and a mistake in one makes the job red."""
+    code, log = proposed(checkout, tmp_path, "opened", FORK)
+    assert code == 0 and "`configs/words.toml` can be read" in log and "Somebody of the team" in log, log
+    (checkout / "configs" / "more").mkdir()
+    (checkout / "configs" / "more" / "bad.toml").write_text("name = ")
+    code, log = proposed(checkout, tmp_path, "synchronize", FORK)
+    assert code == 1 and "`configs/words.toml` can be read" in log and "bad.toml: not TOML" in log, log
+
+
+def test_only_the_trainings_label_starts_anything(checkout: Path, tmp_path: Path) -> None:
+    """Another label on a pull request reruns no preview, and none on a fork's does anything."""
+    variables = {"PREFECT_API_URL": "http://127.0.0.1:9/api", "SPACEPORT_CONFIGS": '["configs/words.toml"]'}
+    for labels, head in ((["spaceport-train", "documentation"], OURS), (["spaceport-train"], FORK)):
+        code, log = proposed(checkout, tmp_path, "labeled", head, *labels, **variables)
+        assert code == 0 and "Main" not in log, log

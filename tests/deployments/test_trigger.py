@@ -73,13 +73,17 @@ def test_the_page_shows_a_quoted_message_as_text() -> None:
     assert "\\!\\[x\\](https:\u2060//evil) \\<img src=x\\> \\#\u2060 no" in page and len(page.splitlines()) == 3
 
 
-def test_a_forks_config_is_read_and_nothing_more(repository: Path) -> None:
-    """Without a secret the job still has an answer: what is wrong, or who can go on."""
+def test_a_forks_configs_are_read_and_nothing_more(repository: Path) -> None:
+    """Without a secret the job still has an answer: of each config what is wrong with it, and who can go on."""
     job = ActionsJob.here({"GITHUB_REPOSITORY": "acme/words", "GITHUB_SHA": "c" * 40, "GITHUB_STEP_SUMMARY": str(repository / "page")})
-    assert pull_request.main(["configs/words.toml", "--read"], job) == 0
-    assert "can be read" in (repository / "page").read_text() and "Somebody of the team" in (repository / "page").read_text()
-    (repository / "configs" / "words.toml").write_text("name = ")
-    assert pull_request.main(["configs/words.toml", "--read"], job) == 1 and "not TOML" in (repository / "page").read_text()
+    assert pull_request.main(["--read", "configs/words.toml"], job) == 0
+    page = (repository / "page").read_text()
+    assert page.startswith("## The configs can be read") and "- `configs/words.toml` can be read" in page and "Somebody of the team" in page
+    (repository / "configs" / "bad.toml").write_text("name = ")
+    assert pull_request.main(["--read", "configs/bad.toml", "configs/words.toml"], job) == 1
+    page = (repository / "page").read_text().removeprefix(page)
+    assert page.startswith("## A config can't be read") and "not TOML" in page and "- `configs/words.toml` can be read" in page
+    assert pull_request.main(["--read"], job) == 0 and "No config to read" in (repository / "page").read_text()
 
 
 def test_a_server_that_is_away_leaves_no_status_waiting(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
