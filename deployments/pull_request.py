@@ -4,8 +4,8 @@
 
 Standard library only. PREFECT_API_URL and PREFECT_API_AUTH_STRING say where; GITHUB_TOKEN and PULL_REQUEST (its number) whom to tell. Without a number the
 page is the job's alone. With the label spaceport-train among PULL_REQUEST_LABELS (a JSON list) the whole config is trained too, on its own target. With --read,
-for a fork's code that gets no secret and no variable, each config is read and nothing more. Exit codes: 0 nothing stands in the way, 1 something does, 3 outcome
-unknown.
+for a fork's code that gets no secret and no variable, each config is read and nothing more. Exit codes: 0 nothing stands in the way, 1 something does, 3
+outcome unknown.
 """
 
 import sys
