@@ -34,6 +34,7 @@ from infra.revisions import Repo
 from infra.settings import Settings
 
 MOST_BYTES = 1 << 20
+PATIENCE_SECONDS = 5.0  # with a Prefect server that is away: the Hub hangs up on who answers late, and is told 503 before that
 DEFAULT_PORT = 8787
 SECRET_HEADER = "x-webhook-secret"  # noqa: S105  (a header's name)
 _SOURCE = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/.*)?")
@@ -105,10 +106,13 @@ def create_app(receiver: Receiver) -> Starlette:
     async def take(request: Request) -> Response:
         if not receiver.is_known(request.headers.get(SECRET_HEADER, "")):
             return JSONResponse({"error": "unknown secret"}, 401)
-        if int(request.headers.get("content-length") or 0) > MOST_BYTES:
-            return JSONResponse({"error": "too much"}, 413)
+        body = bytearray()
+        async for chunk in request.stream():  # a body in chunks doesn't say its length before it ends
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return JSONResponse({"error": "too much"}, 413)
         try:
-            return JSONResponse(await run_in_threadpool(receiver.take, json.loads(await request.body())))
+            return JSONResponse(await run_in_threadpool(receiver.take, json.loads(body)))
         except (ValueError, BadInput) as error:
             return JSONResponse({"error": str(error)[:300]}, 400)
         except SpaceportError as error:
@@ -131,7 +135,7 @@ def main(words: Sequence[str]) -> None:
     secret = Settings().webhook_secret
     if secret is None:
         raise BadInput("SPACEPORT_WEBHOOK_SECRET isn't set: whoever reached this port could start trainings. Set it, and the same in the webhook.")
-    receiver = Receiver(found, secret.get_secret_value(), PrefectApi.from_settings(settings), HubClient.from_settings(settings))
+    receiver = Receiver(found, secret.get_secret_value(), PrefectApi.from_settings(settings, PATIENCE_SECONDS), HubClient.from_settings(settings))
     for entry in found:
         print(f"watches {', '.join(f'{watched.repo}@{watched.branch}' for watched in entry.reads)} for {entry.file}", file=sys.stderr, flush=True)
     uvicorn.run(create_app(receiver), host="127.0.0.1", port=int(flags.get("port", DEFAULT_PORT)), log_level="warning")

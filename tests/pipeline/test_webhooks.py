@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -34,7 +35,25 @@ args.known = ["great"]
 margin = 0.9
 [model]
 repo_id = "hooked/words"
+[space]
+repo_id = "hooked/words"
+template = "static"
 """
+BRANCH_CONFIG = """
+name = "branched"
+[data]
+repo_id = "hooked/branched-rows"
+source = "hf://datasets/hooked/raw@draft/rows.csv"
+[train]
+code = "."
+command = ["python", "script.py", "train"]
+predict.command = ["python", "script.py", "predict"]
+base_model = "hooked/base"
+args.until = "/nowhere"
+[model]
+repo_id = "hooked/branched"
+"""
+DOOR = "127.0.0.3"
 
 
 class Hooked:
@@ -42,21 +61,54 @@ class Hooked:
 
     def __init__(self, spaceport: Any, folder: Path, port: int) -> None:
         self.spaceport, self.url = spaceport, f"http://127.0.0.1:{port}/"
-        self.config, self.log = folder / "hooked.toml", folder / "receiver.log"
+        self.config, self.branched, self.log = folder / "hooked.toml", folder / "branched.toml", folder / "receiver.log"
         self.config.write_text(CONFIG)
+        self.branched.write_text(BRANCH_CONFIG)
         (folder / "script.py").write_text(KNOWN_WORDS_SCRIPT)
         self.hub = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
         self.hub.create_repo("hooked/raw", repo_type="dataset", private=True)
+        self.hub.create_repo("hooked/base", private=True)
         stack = json.loads((spaceport.home / "stack.json").read_text())
         self.api = PrefectApi(stack["prefect_api_url"], spaceport.key("prefect"))
 
-    def commit_rows(self, more: str = "", message: str = "more rows") -> str:
+    def commit_rows(self, more: str = "", message: str = "more rows", branch: str = "main") -> str:
         change = [CommitOperationAdd("rows.csv", (KNOWN_WORDS_ROWS + more).encode())]
-        return str(self.hub.create_commit("hooked/raw", change, repo_type="dataset", commit_message=message).oid)
+        return str(self.hub.create_commit("hooked/raw", change, repo_type="dataset", commit_message=message, revision=branch).oid)
 
     def runs(self) -> list[Any]:
         """What the webhook has started, newest first."""
         return self.api.find_runs(tag="webhook")
+
+    def run_of(self, commit: str) -> Any:
+        """The one run that a commit has started."""
+        (found,) = eventually(lambda: [run for run in self.runs() if run["name"].endswith(f"@{commit[:8]}")])
+        return found
+
+    def cancel(self, run: Any) -> None:
+        """Nobody waits for it."""
+        if self.api.read_run(run["id"])["state"]["type"] not in FINAL_STATES:
+            self.api.cancel_run(run["id"])
+
+    def open_door(self) -> None:
+        """Prefect is there for the receiver."""
+        port = urlsplit(self.api.url).port
+        self.door = subprocess.Popen([sys.executable, "-m", "infra.doorway", DOOR, str(port)], cwd=PROJECT)
+        eventually(lambda: _answers(f"http://{DOOR}:{port}/api/health"))
+
+    def shut_door(self) -> None:
+        """Prefect is away for the receiver, and for nobody else."""
+        self.door.kill()
+        self.door.wait()
+
+    def receiver_environment(self) -> dict[str, str]:
+        """That of a receiver beside the stack: it reaches Prefect by the doorway."""
+        prefect = {"PREFECT_API_URL": f"http://{DOOR}:{urlsplit(self.api.url).port}/api", "PREFECT_API_AUTH_STRING": self.spaceport.key("prefect")}
+        return self.spaceport.environment | prefect | {"HF_ENDPOINT": self.spaceport.endpoint, "HF_TOKEN": self.spaceport.key("hub-write")}
+
+    def served(self) -> str:
+        """Which model the Space itself says it serves."""
+        said = httpx2.get(f"{self.hub.space_info('hooked/words').host}/revision.json").json()
+        return f"{said['model']}@{said['revision']}"
 
     def models(self) -> list[str]:
         return [commit.commit_id for commit in self.hub.list_repo_commits("hooked/words")]
@@ -68,8 +120,10 @@ def hooked(spaceport: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         port = int(found.getsockname()[1])
     hooked = Hooked(spaceport, tmp_path_factory.mktemp("hooked"), port)
     hooked.commit_rows()
-    command = [sys.executable, "-m", "deployments.webhooks", str(hooked.config), "--port", str(port)]
-    environment = spaceport.environment | {"SPACEPORT_WEBHOOK_SECRET": SECRET}
+    hooked.hub.create_branch("hooked/raw", repo_type="dataset", branch="draft")
+    command = [sys.executable, "-m", "deployments.webhooks", str(hooked.config), str(hooked.branched), "--port", str(port)]
+    hooked.open_door()
+    environment = hooked.receiver_environment() | {"SPACEPORT_WEBHOOK_SECRET": SECRET}
     with hooked.log.open("w") as log, subprocess.Popen(command, env=environment, cwd=PROJECT, stdout=log, stderr=log) as receiver:
         try:
             eventually(lambda: _answers(f"{hooked.url}health"))
@@ -79,6 +133,12 @@ def hooked(spaceport: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             for hook in hooked.hub.list_webhooks():
                 hooked.hub.delete_webhook(hook.id)
             receiver.terminate()
+            hooked.shut_door()
+
+
+def _delivered(hooked: Hooked, commit: str, branch: str = "main") -> httpx2.Response:
+    """What the receiver answers to a delivery of that commit."""
+    return httpx2.post(hooked.url, json=_event(commit, branch), headers={"X-Webhook-Secret": SECRET}, timeout=60)
 
 
 def _answers(url: str) -> bool:
@@ -88,32 +148,56 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _event(commit: str) -> dict[str, Any]:
-    repo = {"type": "dataset", "name": "hooked/raw"}
-    return {"event": {"action": "update", "scope": "repo.content"}, "repo": repo, "updatedRefs": [{"ref": "refs/heads/main", "oldSha": None, "newSha": commit}]}
+def _event(commit: str, branch: str = "main") -> dict[str, Any]:
+    refs = [{"ref": f"refs/heads/{branch}", "oldSha": None, "newSha": commit}]
+    return {"event": {"action": "update", "scope": "repo.content"}, "repo": {"type": "dataset", "name": "hooked/raw"}, "updatedRefs": refs}
 
 
 def test_new_rows_become_a_new_model_once(hooked: Hooked) -> None:
-    """A commit to the raw rows ends in a new live model; the same delivery again is the same run; the pipeline's own commits in the namespace start nothing."""
+    """A commit to the raw rows ends in a new live model that its Space serves; the same delivery again is the same run; the pipeline's own commits in the
+    namespace start nothing."""
     code, report, said = hooked.spaceport("run", str(hooked.config))
     assert (code, report["outcome"]) == (0, "promoted"), said
     before = hooked.models()
     commit = hooked.commit_rows("great new film,good\ndull new film,bad\n" * 30)
     run = eventually(lambda: next(iter(hooked.runs()), None))
     assert eventually(lambda: (found := hooked.api.read_run(run["id"])["state"])["type"] in FINAL_STATES and found)["type"] == "COMPLETED"
-    assert len(hooked.models()) == len(before) + 1
+    assert len(hooked.models()) == len(before) + 1 and hooked.served() == f"hooked/words@{hooked.models()[0]}"
     for _ in range(2):
-        answer = httpx2.post(hooked.url, json=_event(commit), headers={"X-Webhook-Secret": SECRET})
+        answer = _delivered(hooked, commit)
         assert [found["id"] for found in answer.json()["runs"]] == [run["id"]]
     assert [found["id"] for found in hooked.runs()] == [run["id"]] and len(hooked.models()) == len(before) + 1
+
+
+def test_a_branch_and_a_base_model_are_watched(hooked: Hooked) -> None:
+    """A commit to the branch that a config names starts that config alone, and so does one to its base model."""
+    rows = hooked.run_of(hooked.commit_rows("fine draft,good\n", branch="draft"))
+    change = [CommitOperationAdd("weights.txt", b"better")]
+    base = hooked.run_of(str(hooked.hub.create_commit("hooked/base", change, commit_message="better").oid))
+    for run in (rows, base):
+        assert run["parameters"]["config"]["name"] == "branched"
+        hooked.cancel(run)
+
+
+def test_a_prefect_that_is_away_is_told_and_the_hub_sends_again(hooked: Hooked) -> None:
+    """503 before the Hub hangs up; its own second or third try, with Prefect back, starts the run, once."""
+    hooked.shut_door()
+    commit = hooked.commit_rows("dull and away,bad\n", branch="draft")
+    try:
+        answer = _delivered(hooked, commit, "draft")
+    finally:
+        hooked.open_door()
+    assert answer.status_code == 503 and answer.elapsed.total_seconds() < 10 and "can't be reached" in answer.text
+    run = hooked.run_of(commit)
+    assert [found["id"] for found in _delivered(hooked, commit, "draft").json()["runs"]] == [run["id"]]
+    hooked.cancel(run)
 
 
 def test_the_pipelines_own_commit_to_what_it_reads_starts_nothing(hooked: Hooked) -> None:
     """A loop of somebody's dataset that is made by another pipeline of theirs isn't fed."""
     before = len(hooked.runs())
     commit = hooked.commit_rows("a,good\n", f"rows\n\nSpaceport-Key: {'a' * 64}")
-    answer = httpx2.post(hooked.url, json=_event(commit), headers={"X-Webhook-Secret": SECRET})
-    assert answer.json() == {"runs": []} and len(hooked.runs()) == before
+    assert _delivered(hooked, commit).json() == {"runs": []} and len(hooked.runs()) == before
 
 
 def test_who_doesnt_know_the_secret_starts_nothing(hooked: Hooked) -> None:
@@ -123,8 +207,9 @@ def test_who_doesnt_know_the_secret_starts_nothing(hooked: Hooked) -> None:
     assert httpx2.post(hooked.url, json=_event(commit), headers={"X-Webhook-Secret": "guess"}).status_code == 401
     for odd in ({}, [], {"event": {"action": "update", "scope": "repo.content"}, "repo": {"type": "dataset"}}, "text"):
         assert httpx2.post(hooked.url, json=odd, headers={"X-Webhook-Secret": SECRET}).status_code == 400
-    elsewhere = _event(commit) | {"updatedRefs": [{"ref": "refs/heads/draft", "newSha": commit}]}
-    assert httpx2.post(hooked.url, json=elsewhere, headers={"X-Webhook-Secret": SECRET}).json() == {"runs": []}
+    chunks = (b"[1," + b" " * 65_536 for _ in range(20))  # with no content-length
+    assert httpx2.post(hooked.url, content=chunks, headers={"X-Webhook-Secret": SECRET}).status_code == 413
+    assert _delivered(hooked, commit, "other").json() == {"runs": []}
     assert len(hooked.runs()) == before and SECRET not in hooked.log.read_text()
 
 
