@@ -1,9 +1,16 @@
-"""CI triggers, on a real stack: the runner has Python alone, the worker fetches the pushed commit, and the exit code is true."""
+"""CI triggers, on a real stack: the runner has Python alone, the worker fetches the pushed commit, and the exit code is true.
 
+The slow ones run the workflow files once more for each way to start them and to end: `make test-slow ARGS=tests/pipeline/test_ci.py`.
+"""
+
+import contextlib
+import itertools
 import json
+import shlex
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,9 +19,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from infra.prefect_api import PrefectApi
-from infra.settings import PROJECT, process_environment
+from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.settings import PROJECT
 from tests.eventually import eventually
+from tests.github_api.runner import Runner, copy_project, pull_request_event
 from tests.github_api.server import TOKEN, Forge, running_forge
 from tests.pipeline.conftest import KNOWN_WORDS_ROWS, KNOWN_WORDS_SCRIPT, SLOW_MACHINE_SECONDS
 
@@ -108,6 +116,7 @@ def test_a_push_becomes_a_model_made_of_that_commit(team: Team, first: tuple[int
     shown = team.spaceport("show", f"acme/{team.name}")[1]
     assert git("rev-parse", "HEAD", at=team.checkout) in json.dumps(shown)
     page = team.page("1")
+    assert "| step | outcome | revision | seconds |" in page and "| train_model | published | `acme/pushed@" in page
     assert page.startswith("## Promoted") and "nothing was live before it" in page and report["live"]["model"] in page and report["flow_run"]["url"] in page
     assert Path(team.job("1")["GITHUB_OUTPUT"]).read_text() == f"outcome=promoted\nrun_url={report['flow_run']['url']}\n"
     assert team.spaceport.key("prefect") not in page + json.dumps(report)
@@ -128,13 +137,15 @@ def test_a_rerun_of_a_job_attaches_and_another_push_is_another_run(team: Team, f
 def test_the_script_that_was_pushed_is_the_one_that_trains(team: Team, first: tuple[int, dict[str, Any]]) -> None:
     """An edit that isn't pushed changes nothing; pushed, it retrains. Exit code 2 where the gate keeps the candidate."""
     script = team.checkout / "scripts" / "script.py"
-    script.write_text(KNOWN_WORDS_SCRIPT.replace('"version": 1', '"version": 2'))
+    script.write_text(KNOWN_WORDS_SCRIPT.replace('"good": told["known"]', '"good": []'))
     assert team.trigger("3")[1]["outcome"] == "unchanged"
     team.push("second")
     code, report = team.trigger("4")
     steps = {step["name"]: step["outcome"] for step in report["steps"]}
-    assert code == 2 and report["outcome"] in {"kept", "undecided"}
+    assert (code, report["outcome"]) == (2, "kept")
     assert (steps["data_register"], steps["train_model"]) == ("reused", "published")
+    script.write_text(KNOWN_WORDS_SCRIPT)
+    team.push("as it was")
 
 
 def test_a_failed_step_and_a_mistake_in_the_config_are_exit_code_1(team: Team, first: tuple[int, dict[str, Any]]) -> None:
@@ -154,7 +165,7 @@ def test_a_cancelled_run_is_exit_code_1_and_a_rerun_starts_it_again(team: Team, 
     waits = ["--train.args.until", str(tmp_path / "go")]
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(team.trigger, "8", *waits)
-        run = eventually(lambda: next((run for run in team.api.find_runs(tag="ci", states=["RUNNING"])), None))
+        run = running(team)
         eventually(lambda: "train_model" in [task["name"] for task in team.api.task_runs(run["id"])])
         team.api.cancel_run(run["id"])
         code, report = waiting.result()
@@ -173,24 +184,60 @@ def test_a_server_that_is_away_is_waited_for_and_then_unknown(team: Team) -> Non
 
 
 LOST = "from deployments import following, trigger; following.LOST_SECONDS = 2; raise SystemExit(trigger.main())"
+DOOR = "127.0.0.2"
+
+
+@contextlib.contextmanager
+def doorway(team: Team) -> Iterator[subprocess.Popen[bytes]]:
+    """A second address of the team's server, which is lost when this process is killed."""
+    with subprocess.Popen([sys.executable, "-m", "infra.doorway", DOOR, str(urlsplit(team.api.url).port)], cwd=PROJECT) as found:
+        try:
+            yield found
+        finally:
+            found.kill()
+
+
+def through_the_door(team: Team) -> str:
+    """The server's address there."""
+    return f"http://{DOOR}:{urlsplit(team.api.url).port}/api"
+
+
+def running(team: Team) -> Any:
+    """The run of CI that runs now."""
+    return eventually(lambda: next((run for run in team.api.find_runs(tag="ci", states=["RUNNING"])), None))
 
 
 def test_a_server_that_is_lost_under_a_run_is_exit_code_3(team: Team, first: tuple[int, dict[str, Any]], tmp_path: Path) -> None:
     """The run may go on, and says where; a re-run, with the server back, attaches to it and ends with its true exit code."""
-    waits, address = ["--train.args.until", str(tmp_path / "go")], "127.0.0.2"
-    port = urlsplit(team.api.url).port
-    with subprocess.Popen([sys.executable, "-m", "infra.doorway", address, str(port)], cwd=PROJECT) as doorway:
-        command = [sys.executable, "-S", "-c", LOST, team.config, "--repository", str(team.origin), "--json", *waits]
-        job = team.job("30", PREFECT_API_URL=f"http://{address}:{port}/api")
-        with subprocess.Popen(command, cwd=team.checkout, env=job, stdout=subprocess.PIPE, text=True) as waiting:
-            run = eventually(lambda: next((run for run in team.api.find_runs(tag="ci", states=["RUNNING"])), None))
-            doorway.kill()
-            report = json.loads(waiting.communicate(timeout=SLOW_MACHINE_SECONDS)[0])
+    waits = ["--train.args.until", str(tmp_path / "go")]
+    command = [sys.executable, "-S", "-c", LOST, team.config, "--repository", str(team.origin), "--json", *waits]
+    job = team.job("30", PREFECT_API_URL=through_the_door(team))
+    with doorway(team) as door, subprocess.Popen(command, cwd=team.checkout, env=job, stdout=subprocess.PIPE, text=True) as waiting:
+        run = running(team)
+        door.kill()
+        report = json.loads(waiting.communicate(timeout=SLOW_MACHINE_SECONDS)[0])
     assert (waiting.returncode, report["outcome"], report["error"]["kind"]) == (3, "unknown", "unknown outcome")
     assert report["flow_run"]["id"] == run["id"] and "may go on" in team.page("30")
     (tmp_path / "go").touch()
     code, report = team.trigger("30", *waits)
-    assert code in {0, 2} and report["flow_run"]["id"] == run["id"]
+    assert (code, report["outcome"], report["flow_run"]["id"]) == (2, "undecided", run["id"])
+
+
+def test_a_server_that_comes_back_was_waited_for(team: Team, first: tuple[int, dict[str, Any]], tmp_path: Path) -> None:
+    """The run goes on and ends while the server can't be reached; the job that waits for it ends with exit code 0 when it can."""
+    words = ["--train.args.until", str(tmp_path / "go"), "--gate.margin", "0.9"]
+    command = [sys.executable, "-S", "-m", "deployments.trigger", team.config, "--repository", str(team.origin), "--json", *words]
+    job = team.job("31", PREFECT_API_URL=through_the_door(team))
+    with doorway(team) as door, subprocess.Popen(command, cwd=team.checkout, env=job, stdout=subprocess.PIPE, text=True) as waiting:
+        run = running(team)
+        door.kill()
+        door.wait()
+        (tmp_path / "go").touch()
+        eventually(lambda: team.api.read_run(run["id"])["state"]["type"] in FINAL_STATES)
+        assert waiting.poll() is None
+        with doorway(team):
+            report = json.loads(waiting.communicate(timeout=SLOW_MACHINE_SECONDS)[0])
+    assert (waiting.returncode, report["outcome"], report["flow_run"]["id"]) == (0, "promoted", run["id"])
 
 
 @pytest.fixture
@@ -217,7 +264,8 @@ def test_a_pull_request_is_told_what_would_happen(team: Team, first: tuple[int, 
     (comment,) = forge.comments
     said = comment["body"]
     assert f"at {sha[:8]}" in said and "train_model: **run: " in said and "args.known" in said and "## A run on 200 rows works" in said and "accuracy" in said
-    assert "Trained on all its rows" not in said
+    assert "- commits: **" in said and "- training: **takes about" in said and " min and 0.00 USD" in said
+    assert "| step | outcome | revision | seconds |" in said and "Trained on all its rows" not in said
     assert {status["sha"] for status in forge.statuses} == {sha} and forge.statuses[-1]["state"] == "success"
     assert team.spaceport("show", f"acme/{team.name}")[1]["revision"] == live
     config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
@@ -251,116 +299,161 @@ HOOK = """#!{bash}
 # What GitHub does with a push: the workflow of the pushed commit, in a fresh checkout.
 set -euo pipefail
 unset GIT_DIR
-export PATH={python}:$PATH  # a runner of GitHub has a Python of its own; that ours needs no package is seen above
+export HOME={runner} PATH={python}:$PATH  # a runner of GitHub has a Python of its own; that ours needs no package is seen above
 while read -r _ sha ref; do
   git clone --quiet {origin} {runner}/$sha
   cd {runner}/$sha
   git checkout --quiet $sha
   ln -s {project}/.venv .venv
-  {act} push -W .github/workflows/pipeline.yml -P ubuntu-latest=-self-hosted --secret-file {secrets} --var-file {variables} \\
-    > {runner}/$sha.log 2>&1 && code=0 || code=$?
+  {act} > {runner}/$sha.log 2>&1 && code=0 || code=$?
   echo $code > {runner}/$sha.code
 done
 """
+RUNS = itertools.count(100)
 
 
-WHOLE: dict[str, Any] = {"ignore": shutil.ignore_patterns("__pycache__"), "dirs_exist_ok": True}
+class Actions:
+    """What GitHub does for the team: each event runs the project's own workflow file in a fresh checkout of a commit."""
+
+    def __init__(self, team: Team, forge: Forge, folder: Path) -> None:
+        self.team, self.folder = team, folder
+        variables = {"PREFECT_API_URL": team.api.url, "SPACEPORT_REPOSITORY": str(team.origin), "SPACEPORT_CONFIGS": json.dumps([team.config])}
+        secrets = {"PREFECT_API_AUTH_STRING": team.spaceport.key("prefect"), "GITHUB_TOKEN": TOKEN}
+        self.runner = Runner(folder, f"acme/{team.name}", variables, secrets, {"GITHUB_API_URL": forge.url})
+
+    @contextlib.contextmanager
+    def at_each_push(self) -> Iterator[None]:
+        """The bare repository runs pipeline.yml at each push."""
+        hook, act = self.team.origin / "hooks" / "post-receive", shlex.join(self.runner.command("push", "pipeline.yml"))
+        python, bash = Path(sys.executable).parent, shutil.which("bash")
+        hook.write_text(HOOK.format(bash=bash, python=python, origin=self.team.origin, runner=self.folder, project=PROJECT, act=act))
+        hook.chmod(0o755)
+        yield
+        hook.unlink()
+
+    def pushed(self, sha: str) -> tuple[int, str]:
+        """Exit code and log of a push."""
+        return int((self.folder / f"{sha}.code").read_text()), (self.folder / f"{sha}.log").read_text()
+
+    def event(self, name: str, *, payload: dict[str, Any] | None = None, **inputs: str) -> tuple[int, str]:
+        """The same of another event of pipeline.yml, at the commit that was pushed last; each is a run of its own, as on GitHub."""
+        self.runner.environment["GITHUB_RUN_ID"] = number = str(next(RUNS))
+        checkout = self.folder / number
+        git("clone", "--quiet", str(self.team.origin), str(checkout), at=self.folder)
+        git("checkout", "--quiet", git("rev-parse", "HEAD", at=self.team.checkout), at=checkout)
+        (checkout / ".venv").symlink_to(PROJECT / ".venv")
+        found = self.runner.run(checkout, self.runner.command(name, "pipeline.yml", payload=payload, inputs=inputs))
+        assert self.team.spaceport.key("prefect").partition(":")[2] not in found[1]
+        return found
 
 
 @pytest.fixture
-def github(team: Team, tmp_path: Path) -> Path:
-    """The bare repository runs the project's own workflows at each push; the folder with their logs and exit codes."""
-    for name in (".github", "deployments", "flows", "tasks", "infra", "Makefile", "pyproject.toml", "uv.lock", "prefect.yaml"):
-        copied = shutil.copytree if (PROJECT / name).is_dir() else shutil.copy
-        copied(PROJECT / name, team.checkout / name, **(WHOLE if copied is shutil.copytree else {}))
-    (tmp_path / "secrets").write_text(f"PREFECT_API_AUTH_STRING={team.spaceport.key('prefect')}\n")
-    configs = json.dumps([team.config])
-    (tmp_path / "variables").write_text(f"PREFECT_API_URL={team.api.url}\nSPACEPORT_REPOSITORY={team.origin}\nSPACEPORT_CONFIGS='{configs}'\n")
-    places = {
-        "python": Path(sys.executable).parent,
-        "act": Path(sys.executable).with_name("act"),
-        "origin": team.origin,
-        "runner": tmp_path,
-        "project": PROJECT,
-        "secrets": tmp_path / "secrets",
-        "variables": tmp_path / "variables",
-    }
-    hook = team.origin / "hooks" / "post-receive"
-    hook.write_text(HOOK.format(bash=shutil.which("bash"), **places))
-    hook.chmod(0o755)
-    return tmp_path
+def actions(team: Team, forge: Forge, tmp_path: Path) -> Actions:
+    copy_project(team.checkout)
+    return Actions(team, forge, tmp_path / "runner")
 
 
-def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple[int, dict[str, Any]], github: Path) -> None:
-    """From git push, by the project's own workflow files, to a Space that serves its model; the secret is in no log, and a run that fails makes the job red."""
+def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, forge: Forge) -> None:
+    """From git push, by the project's own workflow files, to a Space that serves its model, noted as a Deployment with the Space's address; the secret is in no
+    log, and a run that fails makes the job red."""
     config = team.checkout / team.config
     config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "movie"]') + "[gate]\nmargin = 0.9\n" + SPACE)
-    sha = team.push("another model")
-    log = (github / f"{sha}.log").read_text()
-    assert (github / f"{sha}.code").read_text().strip() == "0", log
-    assert "pipeline/process" in log and team.spaceport.key("prefect").partition(":")[2] not in log
+    with actions.at_each_push():
+        sha = team.push("another model")
+        config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
+        failing = team.push("a script that gives up")
+    code, log = actions.pushed(sha)
+    assert code == 0 and "pipeline/process" in log and team.spaceport.key("prefect").partition(":")[2] not in log, log
     assert sha in json.dumps(team.spaceport("show", f"acme/{team.name}")[1])
     standing = team.spaceport("status", str(config))[1]["live"][0]["standing"]
     assert standing["git_commit"] == sha and standing["space"]["serves"] == standing["model"] and standing["problem"] is None
-    config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
-    sha = team.push("a script that gives up")
-    assert (github / f"{sha}.code").read_text().strip() == "1" and "gives up" in (github / f"{sha}.log").read_text()
+    (made,) = forge.deployments
+    assert (made["ref"], made["environment"], made["status"]["description"], forge.refused) == (sha, f"acme/{team.name}", standing["model"], [])
+    with urllib.request.urlopen(f"{made['status']['environment_url']}/revision.json", timeout=30) as answer:
+        served = json.load(answer)
+    assert f"{served['model']}@{served['revision']}" == standing["model"]
+    code, log = actions.pushed(failing)
+    assert code == 1 and "gives up" in log, log
 
 
-CHECKOUT = """
-name: what actions/checkout does, without GitHub
-inputs: {{ref: {{}}, persist-credentials: {{}}}}
-runs:
-  using: composite
-  steps:
-    - run: git clone --quiet {origin} . && git checkout --quiet "$REF"
-      shell: bash
-      env: {{REF: "${{{{ inputs.ref || 'HEAD' }}}}"}}
-"""
+@pytest.mark.slow
+def test_every_end_of_a_run_is_the_jobs(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, tmp_path: Path) -> None:
+    """Kept by the gate: green, with a warning and the summary's word for it. Cancelled, a server lost, a server away: red, with the reason.
+
+    Slow: four runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k every_end"`
+    """
+    following = team.checkout / "deployments" / "following.py"
+    following.write_text(following.read_text().replace("LOST_SECONDS = 600.0", "LOST_SECONDS = 2.0"))
+    (team.checkout / team.config).write_text(CONFIG.format(name=team.name))
+    team.push("less patience with a lost server")
+    code, log = actions.event("workflow_dispatch", flags="--train.args.known []")
+    assert code == 0 and "::warning title=Not live::The gate kept" in log and "Kept: the candidate is not better" in log, log
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(actions.event, "workflow_dispatch", flags=f"--train.args.until {tmp_path}/never")
+        run = running(team)
+        team.api.cancel_run(run["id"])
+        code, log = waiting.result()
+        assert code == 1 and "## Cancelled" in log, log
+        with doorway(team) as door:
+            actions.runner.variables["PREFECT_API_URL"] = through_the_door(team)
+            waiting = pool.submit(actions.event, "workflow_dispatch", flags=f"--train.args.until {tmp_path}/go")
+            run = running(team)
+            door.kill()
+            code, log = waiting.result()
+    assert code == 1 and "## Unknown: the server was lost" in log and run["id"] in log, log
+    (tmp_path / "go").touch()
+    actions.runner.variables["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    code, log = actions.event("workflow_dispatch")
+    assert code == 1 and "deployments.trigger" not in log, log
+    eventually(lambda: team.api.read_run(run["id"])["state"]["type"] in FINAL_STATES)
 
 
-def pull_request_workflow(team: Team, forge: Forge, github: Path, sha: str, head_repository: str) -> tuple[int, str]:
-    """The project's own pull-request.yml for a commit of a repository, this one's or a fork's: exit code and log."""
-    (github / "checkout").mkdir(exist_ok=True)
-    (github / "checkout" / "action.yml").write_text(CHECKOUT.format(origin=team.origin))
-    ours, workflow = f"acme/{team.name}", team.checkout / ".github/workflows/pull-request.yml"
-    head = {"sha": sha, "ref": "proposed", "repo": {"full_name": head_repository}}
-    event = {"action": "opened", "repository": {"full_name": ours}, "pull_request": {"number": 7, "head": head, "labels": [{"name": "spaceport-train"}]}}
-    (github / "event.json").write_text(json.dumps(event))
-    (github / "secrets").write_text(f"PREFECT_API_AUTH_STRING={team.spaceport.key('prefect')}\nGITHUB_TOKEN={TOKEN}\n")
-    action = next(line.split()[2] for line in workflow.read_text().splitlines() if "uses: actions/checkout@" in line)
-    files = ["--secret-file", str(github / "secrets"), "--var-file", str(github / "variables"), "--eventpath", str(github / "event.json")]
-    instead = ["--use-new-action-cache", "--local-repository", f"{action}={github / 'checkout'}"]
-    where = ["--env", f"GITHUB_API_URL={forge.url}", "--env", f"GITHUB_REPOSITORY={ours}", "-P", "ubuntu-latest=-self-hosted"]
-    command = [str(Path(sys.executable).with_name("act")), "pull_request", "-W", ".github/workflows/pull-request.yml", *files, *instead, *where]
-    environment = process_environment() | {"HOME": str(github)}
-    done = subprocess.run(
-        command, cwd=team.checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SLOW_MACHINE_SECONDS, check=False
-    )
-    return done.returncode, done.stdout
+@pytest.mark.slow
+def test_the_clock_a_person_and_another_program_start_it(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, tmp_path: Path) -> None:
+    """On an unchanged commit the night and a repository_dispatch look at the data and do nothing; a person's config and flags arrive, and no word of them is a
+    shell's.
+
+    Slow: six runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k clock"`
+    """
+    (team.checkout / team.config).write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "clock"]') + "[gate]\nmargin = 0.9\n")
+    team.push("a model that is live after the first of these runs")
+    runs = len(team.api.find_runs(tag="ci"))
+    assert actions.event("schedule")[0] == 0
+    for event, payload in (("schedule", None), ("repository_dispatch", {"action": "spaceport", "client_payload": {}})):
+        code, log = actions.event(event, payload=payload)
+        assert code == 0 and "## Unchanged" in log and "| data_register | reused" in log, log
+    assert len(team.api.find_runs(tag="ci")) == runs + 3
+    actions.runner.variables["SPACEPORT_CONFIGS"] = '["configs/none.toml"]'
+    code, log = actions.event("workflow_dispatch", config=team.config, flags="--train.args.fails true")
+    assert code == 1 and "gives up" in log and "none.toml" not in log, log
+    touched = tmp_path / "touched"
+    hostile = f'; touch {touched} && touch {touched} | touch {touched} $(touch {touched}) `touch {touched}` " touch {touched}'
+    code, log = actions.event("workflow_dispatch", config=team.config, flags=hostile)
+    assert code == 1 and "CI names a TOML file" in log and not touched.exists(), log
+    code, log = actions.event("workflow_dispatch", config=f"{team.config}{hostile}", flags="--train.seed 3")
+    assert code == 1 and "CI names a TOML file" in log and not touched.exists() and len(team.api.find_runs(tag="ci")) == runs + 4, log
 
 
-def test_a_pull_request_runs_the_real_workflow(team: Team, first: tuple[int, dict[str, Any]], github: Path, forge: Forge) -> None:
-    """Comment and status come from pull-request.yml itself, with the training that its label buys; a fork's code is only read, and never meets the server."""
+@pytest.mark.slow
+def test_a_pull_request_runs_the_real_workflow(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, forge: Forge) -> None:
+    """Comment and status come from pull-request.yml itself, with the training that its label buys. tests/test_workflows.py has a fork's.
+
+    Slow: three runs of the pipeline. `make test-slow ARGS="tests/pipeline/test_ci.py -k pull_request"`
+    """
     live = team.spaceport("show", f"acme/{team.name}")[1]["revision"]
     git("checkout", "--quiet", "-b", "proposed", at=team.checkout)
-    config = team.checkout / team.config
-    config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "workflow"]'))
-    git("add", ".", at=team.checkout)
-    git("commit", "--quiet", "--message", "propose", at=team.checkout)
-    sha = git("rev-parse", "HEAD", at=team.checkout)
-    git("push", "--quiet", "--no-verify", "--receive-pack", "git -c core.hooksPath=/dev/null receive-pack", "origin", "HEAD", at=team.checkout)
-    code, log = pull_request_workflow(team, forge, github, sha, f"acme/{team.name}")
-    assert code == 0, log
+    (team.checkout / team.config).write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "workflow"]'))
+    sha = team.push("propose")
+    event = pull_request_event("opened", actions.runner.repository, actions.runner.repository, sha, "spaceport-train")
+    command = actions.runner.command("pull_request", "pull-request.yml", payload=event)
+    workflow = team.checkout / ".github" / "workflows" / "pull-request.yml"
+    code, log = actions.runner.run(team.checkout, [*command, *actions.runner.checks_out(workflow, team.origin)])
+    assert code == 0 and team.spaceport.key("prefect").partition(":")[2] not in log, log
     (comment,) = forge.comments
     assert f"at {sha[:8]}" in comment["body"] and "## A run on 200 rows works" in comment["body"] and "## Trained on all its rows" in comment["body"]
     assert [team.spaceport("show", f"acme/{team.name}-{kind}")[0] for kind in ("preview", "trained-preview")] == [0, 0]
     assert team.spaceport("show", f"acme/{team.name}")[1]["revision"] == live
     assert forge.statuses[-1]["state"] == "success" and {status["sha"] for status in forge.statuses} == {sha}
-    told, asked = len(forge.statuses), len(team.api.find_runs(tag="ci"))
-    code, log = pull_request_workflow(team, forge, github, sha, "stranger/fork")
-    assert code == 0 and "can be read" in log and (len(forge.statuses), len(team.api.find_runs(tag="ci"))) == (told, asked)
-    assert team.spaceport.key("prefect").partition(":")[2] not in log
     git("checkout", "--quiet", "-", at=team.checkout)
 
 
