@@ -354,10 +354,13 @@ def actions(team: Team, forge: Forge, tmp_path: Path) -> Actions:
 
 
 def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, forge: Forge) -> None:
-    """From git push, by the project's own workflow files, to a Space that serves its model, noted as a Deployment with the Space's address; the secret is in no
-    log, and a run that fails makes the job red."""
+    """From git push, by the project's own workflow files, to a Space that serves its model, noted as a Deployment with the Space's address; rented targets get
+    the team's image, the secret is in no log, and a run that fails makes the job red."""
     config = team.checkout / team.config
     config.write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "movie"]') + "[gate]\nmargin = 0.9\n" + SPACE)
+    image, jobs = f"ghcr.io/acme/spaceport@sha256:{'1' * 64}", f"/deployments/{team.api.deployment_id('train_model/hf-jobs')}"
+    before = team.api.call("GET", jobs)["job_variables"]
+    actions.runner.variables["SPACEPORT_IMAGE"] = image
     with actions.at_each_push():
         sha = team.push("another model")
         config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
@@ -374,6 +377,8 @@ def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple
     assert f"{served['model']}@{served['revision']}" == standing["model"]
     code, log = actions.pushed(failing)
     assert code == 1 and "gives up" in log, log
+    assert team.api.call("GET", jobs)["job_variables"]["image"] == image
+    team.api.call("PATCH", jobs, {"job_variables": before})
 
 
 @pytest.mark.slow
