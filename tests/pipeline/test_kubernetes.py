@@ -293,6 +293,13 @@ def test_a_pod_out_of_memory_is_said(stuck: Stuck, work: Work) -> None:
     assert (code, report["error"]["kind"]) == (1, "out of memory")
 
 
+def test_an_image_without_this_project_is_said_after_one_job(stuck: Stuck) -> None:
+    """A program that fails before its run begins is bad input with the pod's last line, and isn't rented again and again."""
+    stuck.variables(env={"PREFECT_HOME": "/var/spaceport/prefect", "PYTHONHOME": "/nowhere"}, backoff_limit=1)
+    code, report, _ = stuck.run("wrong-image")
+    assert (code, report["error"]["kind"]) == (1, "bad input") and "must hold this project" in report["error"]["message"]
+
+
 def test_a_lease_is_held_by_the_cluster_alone(stuck: Stuck) -> None:
     """activeDeadlineSeconds ends a Job that outlives it, with kind quota; what it had sealed is kept."""
     stuck.variables(lease_seconds=25)

@@ -13,9 +13,9 @@ from kubernetes_asyncio.client import ApiClient, BatchV1Api, CoreV1Api
 from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.config.config_exception import ConfigException
 
-from infra.compute.kubernetes.jobs_as_machines import CANNOT_START, EVICTED, LEASE_OVER, OOM, REQUEST_SECONDS, machine_of
+from infra.compute.kubernetes.jobs_as_machines import CANNOT_START, EVICTED, LEASE_OVER, OOM, PROGRAM_FAILED, REQUEST_SECONDS, machine_of
 from infra.compute.kubernetes.names import CONTAINER, NAMESPACE, OURS_LABEL, RUN_LABEL
-from infra.compute.rented.machines import Machine
+from infra.compute.rented.machines import EndedByItself, Machine
 from infra.errors import BadInput, Evicted, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unauthorized, Unhealthy
 
 TAIL_LINES: Final = 20
@@ -107,6 +107,8 @@ class Cluster:
             return OutOfMemory(f"{where} ran out of memory.{said} Raise the pool's memory limit, or make the batch smaller.")
         if machine.stage == EVICTED:
             return Evicted(f"{where}: its pods were evicted until its attempts were used up.{said} Ask for more memory or disk, or free the node's.")
+        if machine.stage == PROGRAM_FAILED:
+            return EndedByItself(f"{where}: its program failed in every pod.{said}")
         return Preempted(f"{where} ended ({machine.stage}) without a word of its run.{said}")
 
     def _asked(self, what: str, ask: Callable[[ApiClient], Awaitable[T]]) -> T:

@@ -12,6 +12,7 @@ from infra.compute.rented.machines import Machine
 
 REQUEST_SECONDS: Final = 20.0
 OOM, LEASE_OVER, EVICTED = "OOMKilled", "DeadlineExceeded", "Evicted"  # Kubernetes' own words
+PROGRAM_FAILED, SIGNALLED_CODE = "Error", 128
 CANNOT_START: Final = ("StartError", "ContainerCannotRun")  # its command, its user or a mount is wrong
 ON_ITS_WAY: Final = ("ContainerCreating", "PodInitializing")  # what a container that has done nothing wrong waits for
 OVER_QUOTA: Final = "exceeded quota"
@@ -22,7 +23,7 @@ async def machine_of(client: ApiClient, job: Any) -> Machine:
     pods, status, lease = await _pods(client, job), job.status, job.spec.active_deadline_seconds
     newest: Mapping[str, Any] = pods[0] if pods else {}
     ended = next((condition for condition in status.conditions or () if condition.type in {"Complete", "Failed"} and condition.status == "True"), None)
-    reason, message = next((found for pod in pods if (found := _termination(pod))[0] in {OOM, EVICTED, *CANNOT_START}), (None, None))
+    reason, message = next((found for pod in pods if (found := _termination(pod))[0] in {OOM, EVICTED, PROGRAM_FAILED, *CANNOT_START}), (None, None))
     said, order_is_wrong = _hindrance(newest) if pods else await _refusal(client, job) if not ended else (None, False)
     timeout = (job.metadata.annotations or {}).get(START_TIMEOUT_ANNOTATION, "").removesuffix(" s")
     return Machine(
@@ -91,4 +92,5 @@ def _termination(pod: Mapping[str, Any]) -> tuple[str | None, str | None]:
         return EVICTED, status.get("message")
     states = [container.get("state") or {} for container in _containers(pod)]
     ended: Mapping[str, Any] = next((state["terminated"] for state in states if "terminated" in state), {})
-    return ended.get("reason"), ended.get("message")
+    by_signal = ended.get("reason") == PROGRAM_FAILED and ended.get("exitCode", 0) >= SIGNALLED_CODE
+    return (None, None) if by_signal else (ended.get("reason"), ended.get("message"))

@@ -40,10 +40,11 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     missing = [name for name in ("podman", "buildah", "debootstrap") if not shutil.which(name)]
     if missing or os.geteuid() != 0:
         pytest.skip(f"no container here: needs root, podman, buildah and debootstrap{'; not there: ' if missing else ''}{', '.join(missing)}")
-    files, processes = (resource.getrlimit(limit)[1] for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
-    # A machine that is a guest itself may not raise limits, and may have no cgroups to give.
-    limits = f'default_ulimits = ["nofile={files // 2}:{files // 2}", "nproc={processes // 2}:{processes // 2}"]'
-    (tmp_path / "containers.conf").write_text(f'[containers]\ncgroups = "disabled"\n{limits}\n[engine]\nruntime = "crun"\ncgroup_manager = "cgroupfs"\n')
+    # A machine that is a guest itself may not raise limits, and runc alone takes cgroups as they come.
+    files, processes = (min(resource.getrlimit(limit)[1] // 2, 8192) for limit in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    limits = f'default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]'
+    runtime = "runc" if shutil.which("runc") else "crun"
+    (tmp_path / "containers.conf").write_text(f'[containers]\n{limits}\n[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\n')
     monkeypatch.setenv("CONTAINERS_CONF", str(tmp_path / "containers.conf"))
     monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
     make_base(tmp_path / "root", BASE, os.environ)
