@@ -33,6 +33,7 @@ class Api:
 
         self.cloud, self.moto = cloud, DomainDispatcherApplication(create_backend_app)
         self.faults: list[dict[str, Any]] = []
+        self.blind = 0
         self._answers: dict[str, tuple[str, Answer]] = {}  # client token: fingerprint and answer
         self._ids: dict[str, list[str]] = {}
 
@@ -63,7 +64,7 @@ class Api:
             answer = self._console(form, environ)
         else:
             with self.cloud.books.lock:
-                answer = self._moto(environ, urlencode(self._by_id(form)).encode())
+                answer = self._moto(environ, urlencode(self._seen(action, form)).encode())
                 if action == "CreateLaunchTemplate":
                     self.cloud.books.untangle_templates()
                 if action == "TerminateInstances" and answer[0].startswith("200"):
@@ -95,6 +96,13 @@ class Api:
         said = re.sub(r"<output>.*?</output>|<output\s*/>", f"<output>{text}</output>", answer[2].decode(), flags=re.DOTALL)
         return answer[0], [header for header in answer[1] if header[0].lower() != "content-length"], said.encode()
 
+    def _seen(self, action: str, form: Form) -> Form:
+        """A list that is behind shows nothing of what it was asked for."""
+        if action == "DescribeInstances" and self.blind and "Filter.1.Name" in form:
+            self.blind -= 1
+            return {"Action": action, "Version": form["Version"], "Filter.1.Name": "instance-id", "Filter.1.Value.1": "i-none"}
+        return self._by_id(form)
+
     def _by_id(self, form: Form) -> Form:
         """The filter client-token, which moto can't, as the filter instance-id, which it can."""
         for name in [name for name, value in form.items() if re.fullmatch(r"Filter\.\d+\.Name", name) and value == "client-token"]:
@@ -118,11 +126,17 @@ class Api:
         return None
 
     def _told(self, verb: str, order: dict[str, Any]) -> Answer:
-        """fault {action, code, when, status, times (-1: always), after}, heal, interrupt {id, seconds}, kill {id}, reach {ports}, hide {folders}."""
+        """fault {action, code, when, status, times (-1: always), after}, heal, interrupt {id, seconds}, kill {id}, reach {ports}, hide {folders}.
+
+        blind {lists}: so many lists show nothing yet.
+        """
         if verb == "fault":
             self.faults.append({"status": 500, "times": 1, "message": "as the test wants it", "when": {}, "after": False} | order)
         elif verb == "heal":
             self.faults.clear()
+            self.blind = 0
+        elif verb == "blind":
+            self.blind = order["lists"]
         elif verb == "interrupt":
             self.cloud.interrupt(order["id"], order["seconds"])
         elif verb == "kill":

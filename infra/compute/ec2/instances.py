@@ -15,7 +15,7 @@ from infra.compute.rented.machines import Machine
 from infra.errors import BadInput, RateLimited, SpaceportError
 from infra.settings import Settings
 
-OWNER_TAG, RUN_TAG, KEY_TAG, LEASE_TAG = "spaceport:owner", "spaceport:run", "spaceport:step-key", "spaceport:lease"
+OWNER_TAG, RUN_TAG, KEY_TAG, LEASE_TAG, ATTEMPT_TAG = "spaceport:owner", "spaceport:run", "spaceport:step-key", "spaceport:lease", "spaceport:attempt"
 ATTACHABLE: Final = ("pending", "running")
 LIVING: Final = (*ATTACHABLE, "shutting-down", "stopping")  # while it shuts down it may still seal, and say so
 PARAMETER_PREFIXES: Final = ("ssm:", "/")
@@ -23,6 +23,12 @@ TAIL_LINES: Final = 20
 NOT_FOUND: Final = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
 SILENCE_SECONDS = 30.0
 _TRIES = 4
+
+
+class Instance(Machine):
+    """A machine that also knows which attempt of its run it was started for."""
+
+    attempt: int = 0
 
 
 class Instances:
@@ -42,18 +48,23 @@ class Instances:
             raise BadInput("SPACEPORT_EC2_REGION is not set, so no machines are rented from EC2. Set it for the worker, and for whatever runs the sweep.")
         return cls(settings.ec2_region, settings.ec2_owner)
 
-    def living(self, run_id: str) -> Machine | None:
-        """The instance of a flow run that can be attached to; of several, the oldest, and the others are ended."""
-        found = sorted(self.listed(ATTACHABLE, run_id), key=lambda machine: (machine.created_at or datetime.now(UTC), machine.id))
-        for surplus in found[1:]:
-            self.end(surplus.id)
-        return found[0] if found else None
+    def living(self, run_id: str, attempt: int = 0) -> Instance | None:
+        """The instance of a flow run that can be attached to: of the latest attempt, which is `attempt` at least, the oldest. The others are ended.
 
-    def listed(self, states: Sequence[str] = LIVING, run_id: str | None = None, token: str | None = None) -> list[Machine]:
-        """Our instances in these states."""
+        One of an earlier attempt still runs while it shuts down, and its run will never begin on it again.
+        """
+        found = sorted(self.listed(ATTACHABLE, run_id), key=lambda machine: (-machine.attempt, machine.created_at or datetime.now(UTC), machine.id))
+        kept = next((machine for machine in found[:1] if machine.attempt >= attempt), None)
+        for surplus in found:
+            if surplus is not kept:
+                self.end(surplus.id)
+        return kept
+
+    def listed(self, states: Sequence[str] = LIVING, run_id: str | None = None, token: str | None = None) -> list[Instance]:
+        """Our instances in these states; in any, ended ones too, where none is named."""
         filters = [
-            {"Name": "instance-state-name", "Values": list(states)},
             {"Name": f"tag:{OWNER_TAG}", "Values": [self.owner]},
+            *([{"Name": "instance-state-name", "Values": list(states)}] if states else []),
             *([{"Name": f"tag:{RUN_TAG}", "Values": [run_id]}] if run_id else []),
             *([{"Name": "client-token", "Values": [token]}] if token else []),
         ]
@@ -61,7 +72,7 @@ class Instances:
             pages = self._client().get_paginator("describe_instances").paginate(Filters=filters)
             return [self._seen(instance) for page in pages for held in page["Reservations"] for instance in held["Instances"]]
 
-    def look(self, machine_id: str) -> Machine | None:
+    def look(self, machine_id: str) -> Instance | None:
         """An instance as it is now; None when EC2 knows none of that id."""
         region, instance_id = self._parted(machine_id)
         try:
@@ -73,7 +84,7 @@ class Instances:
             raise
         return self._seen(found[0]["Instances"][0], region) if found else None
 
-    def run(self, request: Mapping[str, Any]) -> Machine:
+    def run(self, request: Mapping[str, Any]) -> Instance:
         """RunInstances for one instance. An answer that was lost is asked for with the very same call, which starts nothing twice."""
         for attempt in range(1, _TRIES + 1):
             try:
@@ -119,9 +130,10 @@ class Instances:
         with aws_errors(f"asking for the image that SSM parameter {name} names"):
             return str(self._client(service="ssm").get_parameter(Name=name)["Parameter"]["Value"])
 
-    def tags(self, run_id: str, step_key: str, lease_ends: float) -> list[dict[str, str]]:
+    def tags(self, run_id: str, step_key: str, lease_ends: float, attempt: int = 1) -> list[dict[str, str]]:
         """Whose it is, what for, and until when."""
-        told = {OWNER_TAG: self.owner, RUN_TAG: run_id, KEY_TAG: step_key, LEASE_TAG: str(int(lease_ends)), "Name": f"spaceport-{run_id[:8]}"}
+        run = {RUN_TAG: run_id, ATTEMPT_TAG: str(attempt), KEY_TAG: step_key}
+        told = {OWNER_TAG: self.owner, **run, LEASE_TAG: str(int(lease_ends)), "Name": f"spaceport-{run_id[:8]}"}
         return [{"Key": name, "Value": value} for name, value in told.items()]
 
     def _client(self, region: str | None = None, service: str = "ec2") -> Any:
@@ -140,12 +152,13 @@ class Instances:
         region, _, instance_id = machine_id.rpartition("/")
         return region or self.region, instance_id
 
-    def _seen(self, instance: Mapping[str, Any], region: str | None = None) -> Machine:
+    def _seen(self, instance: Mapping[str, Any], region: str | None = None) -> Instance:
         tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
         lease, reason, where = tags.get(LEASE_TAG, ""), instance.get("StateReason") or {}, region or self.region
-        return Machine(
+        return Instance(
             id=f"{where}/{instance['InstanceId']}",
             run_id=tags.get(RUN_TAG, ""),
+            attempt=int(tags.get(ATTEMPT_TAG, "")) if tags.get(ATTEMPT_TAG, "").isdigit() else 0,
             stage=instance["State"]["Name"],
             lives=instance["State"]["Name"] in LIVING,
             started=instance["State"]["Name"] != "pending",

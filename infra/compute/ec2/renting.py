@@ -6,12 +6,13 @@ from typing import Any, Final
 
 from infra.compute.ec2.answers import LIMITS, NO_CAPACITY, NOT_OFFERED, code_of
 from infra.compute.ec2.candidates import Candidate
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.instances import ATTACHABLE, Instances
 from infra.compute.rented.machines import Machine
 from infra.errors import BadInput, CapacityError, QuotaExceeded, SpaceportError
 
 BETWEEN_WALKS_SECONDS: Final = 30.0
 MOST_LIVES: Final = 10
+LOOKS, BETWEEN_LOOKS_SECONDS = 5, 3.0  # EC2's lists may be behind by some seconds
 MISMATCH: Final = "IdempotentParameterMismatch"
 Say = Callable[[str], None]
 
@@ -34,7 +35,7 @@ class Renting:
 
     def attach_or_start(self, timeout_seconds: float, is_wanted: Callable[[], bool] = lambda: True) -> Machine | None:
         """The run's living instance, or a new one; walks again and again until the time is over. None when nobody wants it any more."""
-        found = self.instances.living(self.run_id)
+        found = self.instances.living(self.run_id, self.attempt)
         if found:
             self.say(f"attached to {found.id}, which lives")
             return found
@@ -78,14 +79,22 @@ class Renting:
             except BadInput as error:
                 if code_of(error) != MISMATCH:
                     raise
-                started = self.instances.listed(("pending", "running"), token=token)  # by an earlier worker, at another second
-                if not started:
+                found = self._started(token)  # by an earlier worker, at another second
+                if found is None:
                     continue
-                machine = started[0]
+                machine = found
             machine = self.instances.look(machine.id) or machine  # not there yet: EC2 is eventually consistent
-            if machine.lives:
+            if machine.stage in ATTACHABLE:
                 return machine
-        raise CapacityError(f"{MOST_LIVES} instances of {candidate} ended before the run began on one. Look at the last one's console: {machine.url}")
+        raise CapacityError(f"{MOST_LIVES} instances of {candidate} ended before the run began on one. Look at their consoles.")
+
+    def _started(self, token: str) -> Machine | None:
+        """The instance of a client token, dead or alive. A list that doesn't show it yet is asked again: another life would be a second instance."""
+        for look in range(LOOKS):
+            time.sleep(BETWEEN_LOOKS_SECONDS if look else 0.0)
+            if found := self.instances.listed((), token=token):
+                return found[0]
+        return None
 
 
 def _raise_if_hopeless(refused: Mapping[str, str], tried: str) -> None:

@@ -59,7 +59,7 @@ def renting(instances: Instances) -> Callable[..., Renting]:
 
     def make(*types: str, run_id: str | None = None, attempt: int = 1, script: str = SLEEP, markets: tuple[Any, ...] = ("on-demand",)) -> Renting:
         run_id = run_id or str(uuid.uuid4())
-        tags = instances.tags(run_id, "step-key", time.time() + 600)
+        tags = instances.tags(run_id, "step-key", time.time() + 600, attempt)
         request = {
             "ImageId": IMAGE,
             "UserData": script,

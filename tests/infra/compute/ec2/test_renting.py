@@ -83,10 +83,10 @@ def test_an_outcome_that_stays_unknown_is_called_so(cloud: Ec2Cloud, renting: Ma
 
 
 def test_a_run_has_one_instance_however_often_it_is_asked_for(cloud: Ec2Cloud, renting: Make) -> None:
-    """The living one is attached to, by tag; when it has ended the next attempt gets a new one, and so does the same attempt: a token gives the dead back."""
+    """The living one is attached to, by tag; when it has ended, the same attempt gets a new one all the same: a token gives the dead back."""
     first = renting().attach_or_start(10)
     assert first is not None
-    again = renting(run_id=first.run_id, attempt=2).attach_or_start(10)
+    again = renting("t3.large", run_id=first.run_id).attach_or_start(10)
     assert again is not None and again.id == first.id
     renting().instances.end(first.id)
     eventually(lambda: cloud.living() == [])
@@ -94,13 +94,28 @@ def test_a_run_has_one_instance_however_often_it_is_asked_for(cloud: Ec2Cloud, r
     assert second is not None and second.id != first.id and second.lives
 
 
+def test_an_attempt_is_not_sent_to_the_machine_of_the_one_before(cloud: Ec2Cloud, renting: Make, instances: Instances) -> None:
+    """That still runs while it shuts down, after its run failed: the next attempt gets a machine of its own, and only that one lives on, whoever looks."""
+    first = renting().attach_or_start(10)
+    assert first is not None
+    second = renting(run_id=first.run_id, attempt=2).attach_or_start(10)
+    assert second is not None and second.id != first.id
+    eventually(lambda: cloud.living() == [second.id.partition("/")[2]])
+    third = renting(run_id=first.run_id, attempt=3)
+    third.instances.run({**third.request, **third.candidates[0].request(), "ClientToken": "of-another-worker"})
+    found = instances.living(first.run_id)
+    assert found is not None and found.id != second.id
+    eventually(lambda: cloud.living() == [found.id.partition("/")[2]])
+
+
 def test_an_instance_that_no_list_shows_yet_is_found_by_its_token(cloud: Ec2Cloud, renting: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that comes after a killed one asks a second later, with another lease, while EC2's list is behind: the same instance all the same."""
+    """A worker that comes after a killed one asks a second later, with another lease, while EC2's lists are behind: the same instance all the same."""
+    monkeypatch.setattr("infra.compute.ec2.renting.BETWEEN_LOOKS_SECONDS", 0.01)
     first = renting().attach_or_start(10)
     assert first is not None
     asked = renting(run_id=first.run_id)
-    monkeypatch.setattr(asked.instances, "living", lambda run_id: None)
     asked.request = {**asked.request, "UserData": "#!/bin/bash\nsleep 301\n"}
+    cloud.tell("blind", lists=3)  # for the run's tag once, and for the token twice
     found = asked.attach_or_start(10)
     assert found is not None and found.id == first.id and len(cloud.living()) == 1
 
