@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from infra.errors import BadInput
 from infra.revisions import Frozen
 
 Market = Literal["spot", "on-demand"]
@@ -52,6 +53,9 @@ class Candidate(Frozen):
 
 def candidates_of(instance_types: Sequence[str], places: Sequence[str], markets: Sequence[Market]) -> list[Candidate]:
     """Types first, then places, then markets, each in the order given."""
+    for name, given in (("instance_types", instance_types), ("markets", markets)):
+        if not given:
+            raise BadInput(f"the pool's {name} are empty, so there is nothing to ask EC2 for. Name at least one.")
     return [
         Candidate(instance_type=instance_type, place=place, market=market)
         for instance_type in instance_types

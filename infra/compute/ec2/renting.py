@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from infra.compute.ec2.answers import LIMITS, NO_CAPACITY, NOT_OFFERED, code_of
 from infra.compute.ec2.candidates import Candidate
-from infra.compute.ec2.instances import ATTACHABLE, Instances
+from infra.compute.ec2.instances import ATTACHABLE, Instance, Instances
 from infra.compute.rented.machines import Machine
 from infra.errors import BadInput, CapacityError, QuotaExceeded, SpaceportError
 
@@ -88,7 +88,7 @@ class Renting:
                 return machine
         raise CapacityError(f"{MOST_LIVES} instances of {candidate} ended before the run began on one. Look at their consoles.")
 
-    def _started(self, token: str) -> Machine | None:
+    def _started(self, token: str) -> Instance | None:
         """The instance of a client token, dead or alive. A list that doesn't show it yet is asked again: another life would be a second instance."""
         for look in range(LOOKS):
             time.sleep(BETWEEN_LOOKS_SECONDS if look else 0.0)
@@ -104,3 +104,7 @@ def _raise_if_hopeless(refused: Mapping[str, str], tried: str) -> None:
         raise QuotaExceeded(f"every instance type is beyond a limit of the AWS account: {tried}. Have it raised, or name other types.")
     if codes <= NOT_OFFERED:
         raise BadInput(f"nothing of what the pool names is offered in this region: {tried}. Correct instance_types and zones.")
+    if codes <= LIMITS | NOT_OFFERED:
+        raise QuotaExceeded(
+            f"every instance type is either beyond a limit of the AWS account or not offered in this region: {tried}. Have the limit raised, or name others."
+        )

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pydantic import ValidationError
 
 from infra.compute.ec2.candidates import candidates_of
 from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.leases import end, list_leased
 from infra.compute.ec2.renting import Renting
+from infra.compute.ec2.worker import Ec2Variables
 from infra.errors import BadInput, CapacityError, QuotaExceeded, Unauthorized, UnknownOutcome
 from tests.ec2_cloud import Ec2Cloud
 from tests.eventually import eventually
@@ -26,6 +28,17 @@ def test_candidates_come_in_the_order_that_the_pool_gives() -> None:
     assert found[0].request()["Placement"] == {"AvailabilityZone": "us-east-1a"} and found[2].request()["SubnetId"] == "subnet-1"
     tokens = {candidate.token(run, attempt, life) for candidate in found for run in "ab" for attempt in (1, 2) for life in (0, 1)}
     assert len(tokens) == 64 and {len(token) for token in tokens} == {64}
+
+
+def test_a_pool_that_names_nothing_to_ask_for_is_a_bad_input() -> None:
+    """No instance type, or no market: the form refuses it, and a run that has it all the same says which variable is empty, and of no limit."""
+    for name in ("instance_types", "markets"):
+        with pytest.raises(ValidationError, match=name):
+            Ec2Variables.model_validate({name: []})
+    with pytest.raises(BadInput, match="instance_types are empty"):
+        candidates_of([], [], ["spot"])
+    with pytest.raises(BadInput, match="markets are empty"):
+        candidates_of(["g5.xlarge"], [], [])
 
 
 def test_the_next_candidate_is_had_where_the_first_has_no_capacity(cloud: Ec2Cloud, renting: Make) -> None:
@@ -52,7 +65,11 @@ def test_capacity_that_comes_while_one_waits_is_taken(cloud: Ec2Cloud, renting: 
 
 
 def test_what_waiting_does_not_make_better_is_said_at_once(cloud: Ec2Cloud, renting: Make) -> None:
-    """Limits of the account everywhere are kind quota, types that the region hasn't are bad input, refused credentials are kind auth, an unknown image bad."""
+    """Limits of the account are kind quota, types that the region hasn't bad input, a mix of both quota, refused credentials auth, an unknown image bad."""
+    cloud.fault("RunInstances", LIMIT, when={"InstanceType": "p5.48xlarge"}, status=400)
+    cloud.fault("RunInstances", "Unsupported", when={"InstanceType": "g5.xlarge"}, status=400)
+    with pytest.raises(QuotaExceeded, match=rf"either beyond a limit .* or not offered .*{LIMIT}.*Unsupported"):
+        renting("p5.48xlarge", "g5.xlarge").attach_or_start(600)
     for code, status, error in ((LIMIT, 400, QuotaExceeded), ("Unsupported", 400, BadInput), ("UnauthorizedOperation", 403, Unauthorized)):
         cloud.fault("RunInstances", code, status=status, times=2)
         with pytest.raises(error, match=code):
