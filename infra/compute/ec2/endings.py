@@ -11,6 +11,7 @@ BY_ITSELF: Final = "Client.InstanceInitiatedShutdown"
 BY_A_PERSON: Final = "Client.UserInitiatedShutdown"
 NO_CAPACITY: Final = ("Server.InsufficientInstanceCapacity", "Server.SpotInstanceShutdown")
 LIMITS: Final = ("Client.VolumeLimitExceeded", "Client.InstanceLimitExceeded")
+LINES, LONGEST = 5, 500
 
 
 def error_of(machine: Machine, console: str) -> SpaceportError:
@@ -30,4 +31,6 @@ def error_of(machine: Machine, console: str) -> SpaceportError:
         return QuotaExceeded(f"{where} was never had: {reason}. Have the limit of the AWS account raised.")
     if reason.startswith("Client.") and reason not in (BY_ITSELF, BY_A_PERSON):
         return BadInput(f"{where} could not start: {reason}. Look at the image, its volume and its key.")
-    return Preempted(f"{where} ended ({reason}) without a word of its run.")
+    lines = [line.strip() for line in console.splitlines() if line.strip()][-LINES:]
+    last = f" Its console ends: {' | '.join(lines)[-LONGEST:]}" if lines and reason == BY_ITSELF else ""
+    return Preempted(f"{where} ended ({reason}) without a word of its run.{last}")

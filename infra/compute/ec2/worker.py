@@ -31,7 +31,9 @@ class Ec2Variables(RentedVariables):
     python: str = Field("/opt/spaceport/bin/python", title="Python", description="The image's interpreter that has this project.")
     instance_types: list[str] = Field(["g5.xlarge"], min_length=1, title="Instance types", description="Tried in this order.")
     zones: list[str] = Field([], title="Zones", description="Availability zones or subnets (subnet-…), tried in this order for each type. None: any zone.")
-    markets: list[Market] = Field(["on-demand"], min_length=1, title="Markets", description="spot, on-demand, or both, tried in this order for each type and zone.")
+    markets: list[Market] = Field(
+        ["on-demand"], min_length=1, title="Markets", description="spot, on-demand, or both, tried in this order for each type and zone."
+    )
     instance_profile: str | None = Field(None, title="Instance profile", description="Name of the profile whose role reads the secret and the checkpoints.")
     launch_template: str | None = Field(None, title="Launch template", description="Name of a template for what isn't said here: disk, security groups.")
     secret_id: str | None = Field(None, title="Secret", description="Name of the secret in AWS Secrets Manager: one JSON object of environment variables.")

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -10,16 +12,18 @@ from typing import Any
 
 import pytest
 
+from infra.compute.ec2.endings import BY_ITSELF, error_of
 from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.user_data import MAX_BYTES, user_data
 from infra.compute.ec2.worker import Ec2Configuration
 from infra.compute.rented.machines import Machine, Order
 from infra.errors import BadInput, SpaceportError
+from infra.settings import PROJECT
 from tests.ec2_cloud import Ec2Cloud
 from tests.ec2_cloud.running import IMAGE
 from tests.eventually import eventually
 
-SECRET, CANARY = "spaceport/train", "hf_canary_that_nobody_may_see"
+SECRET, BINARY, CANARY = "spaceport/train", "spaceport/binary", "hf_canary_that_nobody_may_see"
 SEALING = "trap 'echo sealed; exit 75' TERM; echo training; sleep 100 & wait"
 
 
@@ -30,13 +34,20 @@ def boot(cloud: Ec2Cloud, instances: Instances) -> Callable[..., Machine]:
     secrets = cloud.client("secretsmanager")
     if not secrets.list_secrets()["SecretList"]:
         secrets.create_secret(Name=SECRET, SecretString=json.dumps({"HF_TOKEN": CANARY}))
+        secrets.create_secret(Name=BINARY, SecretBinary=b"{}")
 
-    def make(shell: str, *, needs: tuple[str, ...] = ("HF_TOKEN",), lease_seconds: int = 600, secret: str = SECRET, **more: str) -> Machine:
+    def make(
+        shell: str, *, needs: tuple[str, ...] = ("HF_TOKEN",), lease_seconds: int = 600, secret: str = SECRET, python: str = sys.executable, **more: str
+    ) -> Machine:
         made = order(shell, lease_seconds, {**more, "AWS_ENDPOINT_URL": cloud.url, "AWS_DEFAULT_REGION": "us-east-1"})
-        pool = Ec2Configuration(image=IMAGE, python=sys.executable, secret_id=secret, instance_profile=profile)
+        pool = Ec2Configuration(image=IMAGE, python=python, secret_id=secret, instance_profile=profile)
         return instances.run({**pool.request(instances, made, list(needs)), "InstanceType": "t3.medium", "ClientToken": uuid.uuid4().hex})
 
     return make
+
+
+def boot_script(made: Order) -> str:
+    return user_data(made, "/opt/python", None, [])
 
 
 def order(shell: str, lease_seconds: int = 600, environment: dict[str, str] | None = None) -> Order:
@@ -51,8 +62,9 @@ def ended(instances: Instances, machine: Machine) -> tuple[Machine, SpaceportErr
 
 
 def test_a_machine_has_its_secret_and_nobody_sees_it(cloud: Ec2Cloud, instances: Instances, boot: Any) -> None:
-    """It reads it by its role over IMDSv2. Neither user data, tags, console nor description hold it; then the machine is off, and gone."""
-    machine = boot("echo $PLAIN; test $HF_TOKEN = " + CANARY[:9] + "'" + CANARY[9:] + "' && echo has it", needs=("HF_TOKEN",), PLAIN="as it is")
+    """It reads it by its role over IMDSv2, also where the worker has none of its names. Neither user data, tags, console nor description hold it; then
+    the machine is off, and gone."""
+    machine = boot("echo $PLAIN; test $HF_TOKEN = " + CANARY[:9] + "'" + CANARY[9:] + "' && echo has it", needs=(), PLAIN="as it is")
     found, _ = ended(instances, machine)
     assert (found.stage, found.said) == ("terminated", "Client.InstanceInitiatedShutdown")
     assert instances.last_lines(machine.id).splitlines() == ["as it is", "has it"]
@@ -62,7 +74,14 @@ def test_a_machine_has_its_secret_and_nobody_sees_it(cloud: Ec2Cloud, instances:
     assert CANARY not in shown and cloud.instance(instance_id)["MetadataOptions"]["HttpTokens"] == "required"
 
 
-@pytest.mark.parametrize(("secret", "said"), [(SECRET, "lacks OTHER"), pytest.param("nobodys", "there is no secret nobodys", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        (SECRET, "lacks OTHER"),
+        pytest.param("nobodys", "there is no secret nobodys", marks=pytest.mark.slow),
+        pytest.param(BINARY, "holds binary data", marks=pytest.mark.slow),
+    ],
+)
 def test_a_machine_that_lacks_a_secret_says_so_and_goes(instances: Instances, boot: Any, secret: str, said: str) -> None:
     """The command isn't started; the machine's own last word is a bad input that names what to do."""
     _, error = ended(instances, boot("echo training", needs=("HF_TOKEN", "OTHER"), secret=secret))
@@ -106,10 +125,53 @@ def test_ending_a_machine_lets_it_seal_and_a_dead_host_is_told_from_that(cloud: 
     assert error.kind == "preempted" and found.said == "Server.InternalError" and "sealed" not in cloud.console(died.id.partition("/")[2])
 
 
+def test_an_image_without_the_interpreter_is_a_bad_input(instances: Instances, boot: Any) -> None:
+    """The pool's python isn't in the image: said once and clearly by the machine, which isn't called lost and had again and again."""
+    _, error = ended(instances, boot("echo training", python="/nowhere/python"))
+    assert isinstance(error, BadInput) and "/nowhere/python isn't there in this image" in str(error)
+
+
+def test_a_machine_that_ended_without_a_word_is_told_of_by_its_console() -> None:
+    """What it said last is in the reason, where it ended by itself; of one that was taken away the console says nothing about why."""
+    machine = Machine(id="us-east-1/i-1", run_id="r", stage="terminated", lives=False, said=BY_ITSELF)
+    console = "\n".join(f"line {number}" for number in range(20)) + "\nTraceback\n\nImportError: no such name\n"
+    assert str(error_of(machine, console)).endswith("Its console ends: line 17 | line 18 | line 19 | Traceback | ImportError: no such name")
+    assert "console" not in str(error_of(machine.model_copy(update={"said": "Server.InternalError"}), console))
+
+
+def test_a_shutdown_that_tells_one_process_reaches_the_run_once() -> None:
+    """As systemd does it: the run is told from there, once, seals, and is waited for; where all are told, it isn't told again."""
+    for told_alone, heard in (([], 0), (["--told-alone"], 1)):
+        command = ["bash", "-c", "trap 'echo told' TERM; echo training; for _ in $(seq 40); do sleep 0.05; done; echo sealed"]
+        begun = [sys.executable, "-m", "infra.compute.ec2.on_machine", *told_alone, "--lease-seconds", "600", "--", *command]
+        with subprocess.Popen(begun, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as machine:
+            assert machine.stdout is not None and machine.stdout.readline() == "training\n"
+            for _ in range(2):
+                machine.send_signal(signal.SIGTERM)
+                time.sleep(0.3)
+            said = machine.stdout.read()
+        assert said.count("told\n") == heard and "sealed" in said and "preempted: the machine was told to shut down" in said, said
+
+
+@pytest.mark.slow
+def test_a_machine_dies_at_its_lease_whatever_is_killed_on_it(cloud: Ec2Cloud, instances: Instances, boot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer is armed by the user data before anything else, so that even a machine whose own watch was killed, or hangs, is off soon after."""
+    for module in ("user_data", "worker"):
+        monkeypatch.setattr(f"infra.compute.ec2.{module}.BACKSTOP_SECONDS", 5)
+    script = boot_script(order("true"))
+    assert script.index("shutdown -h now' </dev/null &") < min(script.index(word) for word in ("systemd-run", "cd /", "/opt/python"))
+    killed = "trap '' TERM; kill -STOP $PPID; echo stopped; sleep 300"
+    machine = boot(killed, lease_seconds=10)
+    eventually(lambda: "stopped" in cloud.console(machine.id.partition("/")[2]))
+    found, error = ended(instances, machine)
+    assert found.said == "Client.InstanceInitiatedShutdown" and error.kind == "quota" and "at its lease" in str(error), error
+    assert "telling the run to stop" not in cloud.console(machine.id.partition("/")[2])
+
+
 def test_the_boot_script_is_small_and_quotes_what_it_is_told() -> None:
     """A value with quotes, spaces and newlines stays one value; 16 KiB are the limit; needed secrets want a secret's name."""
     nasty = 'a\'b "c" $(reboot)\nd'
-    script = user_data(order("true", environment={"NASTY": nasty, "not a name": "x"}), "/opt/python", None, [])
+    script = boot_script(order("true", environment={"NASTY": nasty, "not a name": "x"}))
     _, line = script.split("\nexport ")
     assert shlex.split("export " + line.partition("\n/opt/python")[0]) == ["export", f"NASTY={nasty}"] and "not a name" not in script
     with pytest.raises(BadInput, match=f"{MAX_BYTES:,}"):
