@@ -16,6 +16,7 @@ from infra.errors import BadInput, RateLimited, SpaceportError
 from infra.settings import Settings
 
 OWNER_TAG, RUN_TAG, KEY_TAG, LEASE_TAG, ATTEMPT_TAG = "spaceport:owner", "spaceport:run", "spaceport:step-key", "spaceport:lease", "spaceport:attempt"
+START_TAG: Final = "spaceport:start-timeout"
 ATTACHABLE: Final = ("pending", "running")
 LIVING: Final = (*ATTACHABLE, "shutting-down", "stopping")  # while it shuts down it may still seal, and say so
 PARAMETER_PREFIXES: Final = ("ssm:", "/")
@@ -130,10 +131,11 @@ class Instances:
         with aws_errors(f"asking for the image that SSM parameter {name} names"):
             return str(self._client(service="ssm").get_parameter(Name=name)["Parameter"]["Value"])
 
-    def tags(self, run_id: str, step_key: str, lease_ends: float, attempt: int = 1) -> list[dict[str, str]]:
-        """Whose it is, what for, and until when."""
+    def tags(self, run_id: str, step_key: str, lease_ends: float, attempt: int = 1, start_timeout_seconds: float = 0) -> list[dict[str, str]]:
+        """Whose it is, what for, until when, and how long it may take to come up, so that any worker's watch knows all that."""
         run = {RUN_TAG: run_id, ATTEMPT_TAG: str(attempt), KEY_TAG: step_key}
         told = {OWNER_TAG: self.owner, **run, LEASE_TAG: str(int(lease_ends)), "Name": f"spaceport-{run_id[:8]}"}
+        told |= {START_TAG: f"{start_timeout_seconds:.0f}"} if start_timeout_seconds else {}
         return [{"Key": name, "Value": value} for name, value in told.items()]
 
     def _client(self, region: str | None = None, service: str = "ec2") -> Any:
@@ -154,11 +156,12 @@ class Instances:
 
     def _seen(self, instance: Mapping[str, Any], region: str | None = None) -> Instance:
         tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
-        lease, reason, where = tags.get(LEASE_TAG, ""), instance.get("StateReason") or {}, region or self.region
+        lease, attempt, limit = (tags.get(name, "") for name in (LEASE_TAG, ATTEMPT_TAG, START_TAG))
+        reason, where = instance.get("StateReason") or {}, region or self.region
         return Instance(
             id=f"{where}/{instance['InstanceId']}",
             run_id=tags.get(RUN_TAG, ""),
-            attempt=int(tags.get(ATTEMPT_TAG, "")) if tags.get(ATTEMPT_TAG, "").isdigit() else 0,
+            attempt=int(attempt) if attempt.isdigit() else 0,
             stage=instance["State"]["Name"],
             lives=instance["State"]["Name"] in LIVING,
             started=instance["State"]["Name"] != "pending",
@@ -166,4 +169,5 @@ class Instances:
             said=reason.get("Code") or None,
             url=f"https://{where}.console.aws.amazon.com/ec2/home?region={where}#InstanceDetails:instanceId={instance['InstanceId']}",
             lease_ends_at=datetime.fromtimestamp(int(lease), UTC) if lease.isdigit() else None,
+            start_timeout_seconds=float(limit) if limit.isdigit() else None,
         )

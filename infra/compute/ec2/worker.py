@@ -59,7 +59,8 @@ class Ec2Configuration(RentedConfiguration):
         """What RunInstances is asked for, whatever the candidate. A launch template adds to it and takes nothing away."""
         if not self.image:
             raise BadInput("the pool names no image. Set it to an AMI that holds Python and this project, or to the SSM parameter that names it.")
-        tags = instances.tags(order.run_id, order.step_key, time.time() + order.lease_seconds + BACKSTOP_SECONDS, order.attempt)
+        ends = time.time() + order.lease_seconds + BACKSTOP_SECONDS
+        tags = instances.tags(order.run_id, order.step_key, ends, order.attempt, self.start_timeout_seconds)
         return {
             "ImageId": instances.image_id(self.image),
             "UserData": user_data(order, self.python, self.secret_id, needed),

@@ -57,9 +57,11 @@ def instances(cloud: Ec2Cloud, known_instances: Instances) -> Instances:
 def renting(instances: Instances) -> Callable[..., Renting]:
     """What a worker asks for: by default a machine that sleeps, of a new run."""
 
-    def make(*types: str, run_id: str | None = None, attempt: int = 1, script: str = SLEEP, markets: tuple[Any, ...] = ("on-demand",)) -> Renting:
+    def make(
+        *types: str, run_id: str | None = None, attempt: int = 1, script: str = SLEEP, markets: tuple[Any, ...] = ("on-demand",), lease_seconds: float = 600
+    ) -> Renting:
         run_id = run_id or str(uuid.uuid4())
-        tags = instances.tags(run_id, "step-key", time.time() + 600, attempt)
+        tags = instances.tags(run_id, "step-key", time.time() + lease_seconds, attempt, 90)
         request = {
             "ImageId": IMAGE,
             "UserData": script,

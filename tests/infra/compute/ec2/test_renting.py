@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import ValidationError
 
+from flows.sweep import main as sweep
 from infra.compute.ec2.candidates import candidates_of
 from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.leases import end, list_leased
@@ -150,7 +151,7 @@ def test_five_at_once_and_of_one_run_only_one(cloud: Ec2Cloud, renting: Make) ->
 
 
 def test_an_instance_bears_its_run_and_its_lease(cloud: Ec2Cloud, renting: Make, instances: Instances) -> None:
-    """A list of the provider alone says whose it is and until when; another owner's are not ours; the sweep's hand ends it; what nobody knows is None."""
+    """A list of the provider alone says whose it is, until when, and how long it may take to come up; others' are not ours; what nobody knows is None."""
     machine = renting().attach_or_start(10)
     assert machine is not None
     (leased,) = list_leased()
@@ -158,10 +159,21 @@ def test_an_instance_bears_its_run_and_its_lease(cloud: Ec2Cloud, renting: Make,
     assert Instances("us-east-1", "others").listed() == []
     tags = {tag["Key"] for tag in cloud.instance(machine.id.partition("/")[2])["Tags"]}
     assert {"spaceport:owner", "spaceport:run", "spaceport:step-key", "spaceport:lease"} <= tags
+    assert [(found.start_timeout_seconds, found.attempt) for found in instances.listed()] == [(90.0, 1)]
     assert end(leased.id) and end(leased.id)
     eventually(lambda: cloud.living() == [])
     assert list_leased() == []
     assert instances.look("us-east-1/i-00000000000000000") is None
+
+
+def test_the_sweep_ends_what_outlived_its_lease_and_nothing_else(cloud: Ec2Cloud, renting: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """By EC2's word alone, as from plain cron: the outlived machine is named and off, one within its lease stays."""
+    outlived, living = renting(lease_seconds=-120).attach_or_start(10), renting().attach_or_start(10)
+    assert outlived is not None and living is not None
+    assert sweep() == 0
+    said = capsys.readouterr().out
+    assert f"ended ec2 {outlived.id} of run {outlived.run_id}" in said and living.id not in said
+    eventually(lambda: cloud.living() == [living.id.partition("/")[2]])
 
 
 def test_without_a_region_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
