@@ -60,7 +60,7 @@ def _translated(error: Any, doing: str, silent: type[SpaceportError]) -> Spacepo
         return QuotaExceeded(f"{doing}: a limit of the AWS account is reached ({code}: {said}). Have it raised, or name other instance types.")
     if code in _THROTTLED:
         return RateLimited(f"{doing}: AWS asks for a pause ({code}).", PAUSE_SECONDS)
-    if code in _REFUSED:
+    if code in _REFUSED or status in (401, 403):
         return Unauthorized(f"{doing}: the AWS credentials may not do this ({code}: {said}). docs/targets.md lists the permissions.")
     if code in NO_CAPACITY:
         return Unhealthy(f"{doing}: {code}: {said}")
