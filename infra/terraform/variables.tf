@@ -10,7 +10,7 @@ variable "bucket" {
 }
 
 variable "vpc_id" {
-  description = "The network that the machines stand in. They must reach the Hub, the Prefect API and AWS from it."
+  description = "The network that the machines stand in. They must reach the Hub, the Prefect API and AWS from it. If it isn't the account's default one, the pool's zones must be subnets of it (subnet-...)."
   type        = string
 }
 
