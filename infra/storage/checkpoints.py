@@ -97,6 +97,7 @@ class Attempt:
         self._head, self._tag = head, tag
         self._damaged: set[str] = set()
         self._number = 0
+        self._used_seconds = 0.0
         self._lost: Superseded | None = None
         # Two locks: while gigabytes are uploaded the head still moves, for the seconds used.
         self._sealing, self._moving = threading.Lock(), threading.Lock()
@@ -121,8 +122,9 @@ class Attempt:
         """The checkpoints that count, newest first, less those found damaged."""
         return tuple(entry for entry in self._head.sealed if entry.place not in self._damaged)
 
-    def seal(self, checkpoint: Path, name: str | None = None) -> Sealed:
-        """Make a finished folder or file count. Raises Superseded, and Conflict when it changed while it was read."""
+    def seal(self, checkpoint: Path, name: str | None = None, seconds: float = 0.0) -> Sealed:
+        """Make a finished folder or file count, and with it the seconds used so far. Raises Superseded, and Conflict when it changed while it was read."""
+        self._used_seconds = max(self._used_seconds, seconds)
         with self._sealing:
             self.check()  # before gigabytes are uploaded for nothing
             self._number += 1
@@ -134,7 +136,7 @@ class Attempt:
                 if isinstance(error, Unhealthy):  # an upload that a newer attempt has tidied away looks like that, too
                     self.check()
                 raise
-            self._move(lambda: {"sealed": (entry, *self.sealed)[: self._store.keep]}, place)
+            self._move(lambda: {"sealed": (entry, *self.sealed)[: self._store.keep], **self._bill()}, place)
             self._drop_unnamed()
             return entry
 
@@ -153,12 +155,14 @@ class Attempt:
             self._damaged.add(entry.place)
         return None
 
-    def spend(self, seconds: float) -> None:
-        """Record how many seconds this attempt has used so far, or only look where that isn't worth a move yet. Raises Superseded."""
-        if seconds - (self._head.spent_seconds - self.spent_before_seconds) < self._store.record_seconds:
+    def spend(self, seconds: float, *, is_last: bool = False) -> None:
+        """Record how many seconds this attempt has used so far; unless they are its last, only look where that isn't worth a move yet. Raises Superseded."""
+        self._used_seconds = max(self._used_seconds, seconds)
+        unrecorded_seconds = self.spent_before_seconds + seconds - self._head.spent_seconds
+        if unrecorded_seconds < self._store.record_seconds and not is_last:
             self.check()
         else:
-            self._move(lambda: {"spent_seconds": self.spent_before_seconds + seconds})
+            self._move(self._bill)
 
     def check(self) -> None:
         """Raise Superseded unless this is still the newest attempt."""
@@ -200,6 +204,9 @@ class Attempt:
                     raise self._lost
                 self._head, self._tag = there, tag  # an earlier move of ours was carried out after we had given it up
         raise Unhealthy(f"{self._shelf.uri}: the head can't be moved. Run it again.")
+
+    def _bill(self) -> dict[str, float]:
+        return {"spent_seconds": self.spent_before_seconds + self._used_seconds}
 
     def _is_ours(self, head: Head) -> bool:
         return (head.attempt, head.token) == (self.ticket.attempt, self.ticket.token)

@@ -122,7 +122,7 @@ class Mirror:
             if not _stage(self.checkpoints / name, staged, looked):
                 return True  # rotated away by its program, or written into: a newer one is coming
             began = time.monotonic()
-            entry = self.attempt.seal(staged, name)
+            entry = self.attempt.seal(staged, name, began - self._began)
             self._on_note(f"checkpoint {name} is sealed in {self.attempt.uri} ({entry.bytes / 1e6:.0f} MB, {time.monotonic() - began:.1f} s)")
         except Superseded as error:
             self._stop(error)
@@ -152,7 +152,7 @@ class Mirror:
         while not (last or self.superseded):
             last = self._ended.wait(self._beat_seconds)
             try:
-                self.attempt.spend(time.monotonic() - self._began)
+                self.attempt.spend(time.monotonic() - self._began, is_last=last)
             except Superseded as error:
                 self._stop(error)
             except Exception as error:

@@ -13,6 +13,7 @@ from infra.storage import checkpoints_hub
 from infra.storage.checkpoints import open_store
 from infra.storage.checkpoints_s3 import S3Shelf
 from infra.storage.head import Superseded
+from infra.storage.mirror import Mirror
 from infra.storage.sources_s3 import list_s3
 from tests.faults.line import Line, Traffic
 from tests.infra.storage.stores import KEY, write
@@ -141,6 +142,25 @@ def test_on_the_hub_seconds_are_recorded_rarely_and_a_newer_attempt_is_heard_of_
     store.take("successor")
     with pytest.raises(Superseded, match="successor"):
         attempt.spend(720)
+
+
+@pytest.mark.parametrize("objects", ["hub"], indirect=True)
+def test_on_the_hub_a_seal_and_the_end_of_an_attempt_put_its_seconds_on_the_bill(objects, monkeypatch, tmp_path):
+    """An attempt of a few minutes isn't free there: a seal brings its seconds along in its one commit, and the last beat is recorded, however short it was."""
+    monkeypatch.setattr(checkpoints_hub, "RECORD_SECONDS", 600.0)
+    store = open_store(objects.uri, KEY)
+    attempt = store.take()
+    before = len(objects.api.list_repo_commits(**objects.where))
+    attempt.spend(40)
+    attempt.seal(write(tmp_path, 1), seconds=45)
+    assert len(objects.api.list_repo_commits(**objects.where)) == before + 1 and store.head().spent_seconds == 45
+    attempt.spend(61, is_last=True)
+    attempt = store.take()
+    assert attempt.spent_before_seconds == 61
+    mirror = Mirror(attempt, tmp_path / "checkpoint-1", tmp_path)
+    mirror.start()
+    mirror.close()
+    assert store.head().spent_seconds > 61
 
 
 @pytest.mark.parametrize("objects", ["hub"], indirect=True)

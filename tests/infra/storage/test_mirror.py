@@ -114,6 +114,15 @@ def test_the_last_checkpoint_is_stored_after_the_end(machine):
     assert not (a.work / "mirror").exists()
 
 
+def test_a_seal_puts_the_seconds_so_far_on_the_bill(machine):
+    """Also where nothing is recorded in between: a machine that dies has cost what it had used at its last seal."""
+    a = machine("a")
+    a.begin(beat_seconds=600)
+    a.seal(1)
+    eventually(lambda: a.stored)
+    assert open_store(a.uri, "key").head().spent_seconds > 0
+
+
 def test_a_machine_that_went_on_alone_keeps_what_it_has(machine):
     """Killed before its newest checkpoint was stored, the same machine goes on from its own one, which then is stored."""
     a = machine("a")
