@@ -107,9 +107,11 @@ class PrefectApi:
         """A flow run as the server has it now."""
         return self.call("GET", f"/flow_runs/{run_id}")
 
-    def find_runs(self, *, tag: str | None = None, states: Sequence[str] = (), pool: str | None = None, limit: int = 200) -> list[Any]:
-        """Flow runs with a tag, in some states (types), of a work pool; newest first."""
-        where: dict[str, Any] = {}
+    def find_runs(
+        self, *, tag: str | None = None, states: Sequence[str] = (), pool: str | None = None, keys: Sequence[str] = (), limit: int = 200
+    ) -> list[Any]:
+        """Flow runs with a tag, in some states (types), of a work pool, with one of some idempotency keys; newest first."""
+        where: dict[str, Any] = {"idempotency_key": {"any_": list(keys)}} if keys else {}
         if tag:
             where["tags"] = {"all_": [tag]}
         if states:

@@ -1,14 +1,14 @@
 """Remote work is attach-or-start: one child run per piece of work, however often its parent dies, is retried or is triggered twice."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from infra.errors import Unhealthy
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.revisions import Frozen
 
-MAX_GENERATIONS = 20
+MAX_GENERATIONS = 100
 
 
 class Child(Frozen):
@@ -20,7 +20,7 @@ class Child(Frozen):
 
 
 def child_key(endpoint: str, repo_id: str, step_key: str, generation: int) -> str:
-    """What makes a child the same one: the Hub, the destination, the work, and how often that work was lost after it was done."""
+    """What makes a child the same one: the Hub, the destination, the work, and how many runs of it ended before."""
     return hashlib.sha256("\n".join([endpoint, repo_id, step_key, str(generation)]).encode()).hexdigest()
 
 
@@ -35,14 +35,15 @@ def attach_or_start(
     tags: tuple[str, ...] = (),
     job_variables: Mapping[str, Any] | None = None,
 ) -> Child:
-    """Find the living child, retry the failed one in place, or start the next generation.
+    """Find the living child, retry the failed one in place, or start the next generation. The newest generation that there is decides.
 
-    The next generation follows a child that Prefect calls done and the ledger doesn't know, and one that ended badly on another target: a run
-    retried in place stays on the pool that it was made for.
+    The next one follows a child that Prefect calls done and the ledger doesn't know, and one that ended badly and isn't what is asked for now: a run
+    that is retried in place keeps its pool, its limits and its settings. A living child is attached to whatever its limits are.
     """
     deployment_id = api.deployment_id(deployment)
-    for generation in range(MAX_GENERATIONS):
-        run = api.create_run(deployment, parameters, idempotency_key=key_of(generation), name=name, tags=tags, job_variables=job_variables)
+    keys = [key_of(generation) for generation in range(MAX_GENERATIONS)]
+    for key in keys[_newest(api, keys) :]:
+        run = api.create_run(deployment, parameters, idempotency_key=key, name=name, tags=tags, job_variables=job_variables)
         child = Child(run_id=run["id"], url=api.run_url(run["id"]), started=run["run_count"] == 0 and run["state"]["type"] in {"SCHEDULED", "PENDING"})
         state = run["state"]["type"]
         if state not in FINAL_STATES:
@@ -51,8 +52,19 @@ def attach_or_start(
             if is_done():
                 return child
             continue
-        if run["deployment_id"] != deployment_id:
+        if run["deployment_id"] != deployment_id or _is_otherwise(run, parameters, job_variables):
             continue
         api.retry_run(child.run_id, "started again by its pipeline")
         return child
-    raise Unhealthy(f"{deployment}: {MAX_GENERATIONS} runs completed and the ledger knows none of them. Is HF_ENDPOINT the same for worker and pipeline?")
+    raise Unhealthy(f"{deployment}: {MAX_GENERATIONS} runs of this work have ended and the ledger knows none. Is HF_ENDPOINT the same for worker and pipeline?")
+
+
+def _newest(api: PrefectApi, keys: Sequence[str]) -> int:
+    """The number of the newest generation that was ever started; 0 where none was."""
+    known = {run["idempotency_key"] for run in api.find_runs(keys=keys)}
+    return max((number for number, key in enumerate(keys) if key in known), default=0)
+
+
+def _is_otherwise(run: Any, parameters: Mapping[str, Any], job_variables: Mapping[str, Any] | None) -> bool:
+    """Whether a run was started with another config or on other terms than are asked for now. Its commit doesn't count: the key says what its code is."""
+    return run["parameters"].get("config") != parameters.get("config") or (run["job_variables"] or {}) != (job_variables or {})

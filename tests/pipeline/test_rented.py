@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra.compute.attach_or_start import Child
+from infra.compute.attach_or_start import Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import START_LIMIT_LABEL, Watch
@@ -162,6 +162,45 @@ def test_a_run_that_is_cancelled_before_it_had_a_machine_ends_at_once(project: P
     run_id, machine_id = project.run("CANCELLING", created_at=datetime.now(UTC), start_timeout_seconds=60.0)
     project.watch.once()
     assert project.state(run_id)[0] == "CANCELLED" and project.yard.ended == [machine_id]
+
+
+class Asked:
+    """One piece of work, asked for again and again."""
+
+    def __init__(self, api: PrefectApi) -> None:
+        self.api, self.work = api, uuid.uuid4().hex
+
+    def with_hours(self, hours: float, lease_seconds: int | None = None) -> Child:
+        terms = {"env": {"LEASE": str(lease_seconds)}} if lease_seconds else None
+        told: dict[str, Any] = {"key_of": lambda generation: f"{self.work}-{generation}", "is_done": lambda: False, "name": "train-cafe"}
+        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, **told)
+
+    def end(self, child: Child, state: str = "FAILED") -> None:
+        self.api.set_state(child.run_id, state, "quota: train.max_hours = 1: Raise it", force=True)
+
+
+def test_what_was_raised_or_corrected_takes_effect(project: Project) -> None:
+    """A run that ended and is asked for with another config or lease is followed by a new one that has it; the same question retries it in place."""
+    asked = Asked(project.api)
+    first = asked.with_hours(1)
+    asked.end(first)
+    assert asked.with_hours(1).run_id == first.run_id and project.state(first.run_id)[0] == "SCHEDULED"
+    asked.end(first)
+    raised = asked.with_hours(2)
+    assert raised.run_id != first.run_id and project.api.read_run(raised.run_id)["parameters"]["config"] == {"train": {"max_hours": 2}}
+    asked.end(raised)
+    leased = asked.with_hours(2, lease_seconds=60)
+    assert leased.run_id != raised.run_id and project.api.read_run(leased.run_id)["job_variables"] == {"env": {"LEASE": "60"}}
+
+
+def test_a_living_run_is_attached_to_whatever_its_limits(project: Project) -> None:
+    """Also when an older run of the same work had just what is asked for now: two at the same work would end each other."""
+    asked = Asked(project.api)
+    first = asked.with_hours(1)
+    assert asked.with_hours(2).run_id == first.run_id
+    asked.end(first)
+    second = asked.with_hours(2)
+    assert asked.with_hours(1).run_id == second.run_id and project.state(first.run_id)[0] == "FAILED"
 
 
 def test_a_machine_that_is_gone_is_believed_at_the_second_look(project: Project) -> None:
