@@ -13,6 +13,7 @@ from flows.lineage import base_revision, columns_of, resolved_config, training_r
 from flows.run_config import RunConfig
 from infra.compute.gang import Gang
 from infra.compute.phases import PhaseClock
+from infra.compute.prices import OWN_MACHINE, unpriced
 from infra.compute.process.alone import alone_at
 from infra.errors import Cancelled as CancelledByAPerson
 from infra.errors import Conflict, described
@@ -23,7 +24,7 @@ from infra.settings import Settings
 from infra.storage.head import Superseded
 from tasks.showing import show_failure, show_phases
 from tasks.training.carrying import unpacked
-from tasks.training_child import own_run_id
+from tasks.training_child import own_pool, own_run_id
 from tasks.training_tasks import TrainingJob, assist_task, inputs_task, publish_candidate_task, train_task
 
 
@@ -76,6 +77,9 @@ def _found(job: TrainingJob) -> ModelRevision | None:
 
 def _job(config: RunConfig, dataset: DatasetRevision, expected_key: str | None, git_commit: str | None) -> TrainingJob:
     """Everything resolved, and the key worked out again: this machine must be about to do what the pipeline asked for."""
+    max_usd, machine = config.train.max_usd, own_pool() or config.target
+    if max_usd is not None and Settings().usd_per_hour is None and machine != OWN_MACHINE:
+        raise unpriced(max_usd, f"a machine of {machine}")
     hub, config = HubClient.from_settings(), resolved_config(config)
     told = config.model_dump(mode="json")
     config = config.model_copy(update={"train": unpacked(config.train, Settings().work("code"), hub)})

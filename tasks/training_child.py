@@ -57,3 +57,9 @@ def own_run_id() -> str | None:
     """The flow run that this process is."""
     context = FlowRunContext.get()
     return str(context.flow_run.id) if context and context.flow_run else None
+
+
+def own_pool() -> str | None:
+    """The work pool that this flow run came from; None for one that was called in place."""
+    context = FlowRunContext.get()
+    return context.flow_run.work_pool_name if context and context.flow_run else None

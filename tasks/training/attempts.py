@@ -16,7 +16,7 @@ SUPERSEDED_GRACE_SECONDS = 5.0
 
 
 class Budget(Frozen):
-    """What all attempts together may take: hours, and dollars at the machine's price an hour. A price that isn't known bounds nothing."""
+    """What all attempts together may take: hours, and dollars at the machine's price an hour. On a rented machine no run with dollars begins unpriced."""
 
     max_hours: float | None = None
     max_usd: float | None = None

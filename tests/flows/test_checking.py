@@ -7,8 +7,10 @@ import pytest
 
 from flows.checking import check_run
 from flows.run_config import RunConfig
+from flows.train_model import _job
+from infra.errors import BadInput
 from infra.hub.client import HubClient
-from infra.revisions import Repo
+from infra.revisions import DatasetRevision, Repo
 from tasks.check import CheckReport, Finding
 
 
@@ -132,3 +134,16 @@ def test_checkpoints_of_a_rented_machine_lie_where_the_next_one_finds_them(proje
     assert found["checkpoints"].passed and "hf://" in found["checkpoints"].message and "/spaceport-checkpoints" in found["checkpoints"].message
     monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", str(tmp_path))
     assert "no rented machine reaches" in failed(check_run(project.config(target="hf-jobs"), project.hub))["checkpoints"].message
+
+
+def test_a_rented_machine_that_nobody_prices_begins_nothing_on_a_budget_in_money(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the deployment was started by hand, without `check`; with a price, and on the worker's own machine, it goes on to look at its data."""
+    nowhere = DatasetRevision.parse(f"datasets/{project.namespace}/nowhere@{'0' * 40}")
+    with pytest.raises(BadInput, match=r"train.max_usd = 3 can't be held: nobody says what a machine of kubernetes costs. Give its work pool usd_per_hour"):
+        _job(project.config(target="kubernetes", train={"max_usd": 3}), nowhere, None, None)
+    monkeypatch.setenv("HF_ENDPOINT", project.hub.endpoint)
+    monkeypatch.setenv("HF_TOKEN", project.hub.api.token)
+    for target, price in (("process", ""), ("kubernetes", "1.5")):
+        monkeypatch.setenv("SPACEPORT_USD_PER_HOUR", price)
+        with pytest.raises(BadInput, match="nowhere"):
+            _job(project.config(target=target, train={"max_usd": 3}), nowhere, None, None)

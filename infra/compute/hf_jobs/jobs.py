@@ -25,6 +25,7 @@ NOT_FOUND: Final = 404
 LEASE_OVER: Final = "Job timeout"  # the service's own words, here and below
 FAILED: Final = re.compile(r"Job failed with exit code: (?P<code>-?\d+)(?:\. Reason: (?P<reason>\w+))?")
 KILLED_CODE, SIGNALLED_CODE = 137, 128  # a container's first process: SIGKILL; from there on, a signal
+UNITS_AN_HOUR: Final = {"minute": 60, "hour": 1}  # by which hardware is priced
 KEY_LABEL_LENGTH: Final = 32  # the start of the step key, as everywhere where a person reads it; long labels are cut by nobody's promise
 
 
@@ -124,13 +125,11 @@ class Jobs:
         return kind(f"{where} ended as {machine.stage} without a word of its run. {said}".strip())
 
     def usd_per_hour(self, flavor: str) -> float | None:
-        """What the hardware costs by the provider's own list; None where it isn't listed."""
-        try:
-            listed = self.hub.ask("asking for the price of Jobs", self.hub.api.list_jobs_hardware)
-        except SpaceportError:  # a price that isn't known stops no training
-            return None
-        per_minute = next((entry.unit_cost_usd for entry in listed if entry.name == flavor), None)
-        return None if per_minute is None else per_minute * 60
+        """What the hardware costs by the provider's own list; None where it isn't listed, or by a unit we don't know. Raises when nobody answers."""
+        listed = self.hub.ask("asking for the price of Jobs", self.hub.api.list_jobs_hardware)
+        found = next((entry for entry in listed if entry.name == flavor), None)
+        units = UNITS_AN_HOUR.get(found.unit_label) if found else None
+        return found.unit_cost_usd * units if found and units else None
 
     def _parted(self, machine_id: str) -> tuple[str, str]:
         namespace, _, job_id = machine_id.rpartition("/")

@@ -1,8 +1,10 @@
 """Jobs in our words: one per flow run whatever is asked twice, found by label, and what is secret stays out of sight."""
 
+import json
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -10,11 +12,12 @@ import pytest
 from huggingface_hub import HfApi
 
 from infra.compute.hf_jobs.jobs import LEASE_LABEL, RUN_LABEL, Jobs
+from infra.compute.hf_jobs.worker import HfJobsConfiguration, _price
 from infra.compute.leases import SLACK
 from infra.compute.rented.machines import EndedByItself, Machine, Order
 from infra.compute.rented.reachable import check_reachable
 from infra.compute.rented.secrets import parted
-from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded
+from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, Unhealthy
 from infra.hub.client import HubClient
 from tasks.sweep import sweep_outlived
 from tests.eventually import eventually
@@ -127,6 +130,45 @@ def test_a_job_that_outlived_its_lease_is_swept(jobs: Jobs, hub: Any, monkeypatc
     assert kept and kept.lives
     for left in (str(getattr(jobs.living(living), "id", "")), kept.id):
         jobs.end(left)
+
+
+@pytest.fixture
+def price_list() -> Iterator[Jobs]:
+    """A provider that prices its hardware by other units than the minute."""
+    entry = {"prettyName": "", "cpu": "", "ram": "", "ephemeralStorage": "", "accelerator": None, "unitCostMicroUSD": 2_000_000, "unitCostUSD": 2.0}
+    listed = json.dumps([entry | {"name": name, "unitLabel": unit} for name, unit in {"cpu-basic": "hour", "a10g-small": "fortnight"}.items()]).encode()
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", str(len(listed)))
+            self.end_headers()
+            self.wfile.write(listed)
+
+        def log_message(self, *told: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield Jobs(HubClient(HfApi(endpoint=f"http://127.0.0.1:{server.server_port}", token="hf_x"), pause_seconds=0.01), "acme")
+        server.shutdown()
+
+
+def test_an_hour_is_priced_by_the_unit_that_the_provider_names(price_list: Jobs) -> None:
+    """An hour's price is no minute's, and a unit that we don't know is no price at all."""
+    assert price_list.usd_per_hour("cpu-basic") == 2.0 and price_list.usd_per_hour("a10g-small") is None
+
+
+def test_a_budget_in_money_rents_nothing_without_a_price(price_list: Jobs) -> None:
+    """No answer is worth another try, no price is bad input; the pool's own price, or a budget in hours, needs none."""
+    away, money = Jobs(HubClient(HfApi(endpoint="http://127.0.0.1:9", token="hf_x"), pause_seconds=0.01), "acme"), {"train": {"max_usd": 3}}
+    asked, unknown = (HfJobsConfiguration(command="true", image="python", flavor=flavor) for flavor in ("cpu-basic", "a10g-small"))
+    with pytest.raises(Unhealthy, match="the price of Jobs"):
+        _price(away, asked, money)
+    with pytest.raises(BadInput, match=r"train.max_usd = 3 can't be held: nobody says what target hf-jobs with a10g-small costs"):
+        _price(price_list, unknown, money)
+    assert _price(away, asked, {"train": {"max_hours": 3}}) is None
+    assert _price(away, asked.model_copy(update={"usd_per_hour": 7.5}), money) == 7.5
 
 
 def test_credentials_become_secrets_wherever_they_come_from() -> None:
