@@ -12,7 +12,7 @@ from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from infra.compute.kubernetes.template import SECRETS, base_job_template
-from infra.compute.rented.budget import LEASE_SLACK_SECONDS, leased
+from infra.compute.rented.budget import LEASE_SLACK_SECONDS, WAITING_SLACK_SECONDS, leased
 from infra.settings import PROJECT
 
 VERSIONS = ("1.30.0", "1.37.0")
@@ -75,5 +75,5 @@ def test_a_pod_is_unprivileged_and_a_job_leased() -> None:
 def test_a_budget_is_the_lease_of_the_pod() -> None:
     """train.max_hours goes along as a job variable, since a stock worker reads no run config; other targets' workers read it themselves."""
     config = {"train": {"max_hours": 0.5}}
-    assert leased("train_model/kubernetes", config) == {"lease_seconds": 1800 + LEASE_SLACK_SECONDS}
+    assert leased("train_model/kubernetes", config) == {"lease_seconds": 1800 + LEASE_SLACK_SECONDS + WAITING_SLACK_SECONDS}
     assert leased("train_model/kubernetes", {"train": {"max_hours": None}}) == leased("train_model/hf-jobs", config) == {}
