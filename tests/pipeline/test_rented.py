@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from deployments.activity import running_now
+from deployments.status import _in_words
 from infra.compute.attach_or_start import Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
@@ -23,6 +26,8 @@ from infra.compute.waiting import see_through
 from infra.errors import BadInput, CapacityError, Evicted, OutOfMemory, Preempted, SpaceportError, Unhealthy
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
+from tasks.outcomes import PROGRESS_KEY
+from tasks.training.progress import ProgressDisplay
 from tests.eventually import eventually
 
 POOL = "yard"
@@ -363,3 +368,22 @@ def test_a_price_is_the_deployments_the_pools_or_the_providers(spaceport: Any, p
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(BadInput, match=r"train.max_usd = 5 can't be held: nobody says what target kubernetes costs. Give its work pool usd_per_hour"):
         check_price("kubernetes", 5.0, hub)
+
+
+def test_a_running_sum_is_told_while_it_runs(project: Project) -> None:
+    """In `spaceport status` what a run has cost so far, on its page what this attempt has; where nobody says a price, no sum is made up."""
+    run_id = str(project.api.create_run(f"{POOL}/{POOL}", {}, idempotency_key=uuid.uuid4().hex, tags=("spaceport",))["id"])
+    project.api.set_state(run_id, "RUNNING", "as the test says", force=True)
+    usd_per_hour = 36_000.0  # ten dollars a second
+
+    def standing(price: float | None) -> Any:
+        return next(found for found in running_now(project.api, lambda pool: price if pool == POOL else None) if str(found.url).endswith(run_id))
+
+    assert eventually(lambda: standing(usd_per_hour).usd or 0.0) > 0
+    assert "USD so far" in _in_words(standing(usd_per_hour))
+    assert standing(None).usd is None and "USD" not in _in_words(standing(None))
+    for price, shown in ((usd_per_hour, r"step 1 of 2, 10\.\d\d USD in this attempt"), (None, "step 1 of 2")):
+        display = ProgressDisplay(project.api, run_id, logging.getLogger(), price)
+        display.began_at -= 1.0
+        display({"step": 1, "total": 2})
+        assert re.fullmatch(shown, project.api.artifacts(run_id, PROGRESS_KEY)[0]["description"])
