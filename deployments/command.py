@@ -1,7 +1,7 @@
 """The `spaceport` command: only what `prefect` can't say. A verb imports what it needs: CI waits for every tenth of a second.
 
 With --json each verb prints one JSON object on standard output; everything else goes to standard error.
-Exit codes: 0 done, 1 failed or cancelled, 2 kept or undecided by the gate (for plan: changes to make), 3 outcome unknown.
+Exit codes: 0 done, 1 failed or cancelled, 2 kept or undecided by the gate (for plan: changes to make), 3 outcome unknown, 130 left by Ctrl-C.
 """
 
 import gc
@@ -186,7 +186,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         code = app(told, result_action="return_value")
     except KeyboardInterrupt:
-        code = 130
+        code = running.LEFT
     except Exception as error:
         if not isinstance(error, SpaceportError):  # ours to mend: show where
             traceback.print_exc()

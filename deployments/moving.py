@@ -31,7 +31,7 @@ def run(back: bool, reference: str | None, files: Sequence[Path], *, json: bool,
         report = RunReport.model_validate(follow(api, triggered["id"]))
     except KeyboardInterrupt:
         running.say(f"\nleft; the run goes on: {triggered['url']}")
-        return 130
+        return running.LEFT
     return running.ended(triggered, report, json)
 
 

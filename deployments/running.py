@@ -13,6 +13,7 @@ from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
 from deployments.local_targets import OWN_PROCESSES
 from deployments.starting import start_or_attach
+from deployments.words import command_again
 from flows.config_files import load_run_config
 from flows.run_config import RunConfig
 from infra.errors import BadInput
@@ -23,6 +24,7 @@ from infra.settings import Settings, adopt
 from tasks.report import RunReport, for_programs
 
 Answer = TypeVar("Answer", bound=Frozen)
+LEFT = 130  # the exit code of Ctrl-C in every shell
 
 
 def say(line: str) -> None:
@@ -56,9 +58,17 @@ def connect(*, start: bool) -> Settings:
 
 
 def run(
-    files: Sequence[Path], flags: Mapping[str, str], *, json: bool, detach: bool = False, if_changed: bool = False, key: str | None = None, start: bool = True
+    files: Sequence[Path],
+    flags: Mapping[str, str],
+    *,
+    json: bool,
+    detach: bool = False,
+    if_changed: bool = False,
+    key: str | None = None,
+    start: bool = True,
+    outlives_ctrl_c: bool = True,
 ) -> int:
-    """Trigger the pipeline and follow it to its true end."""
+    """Trigger the pipeline and follow it to its true end. Ctrl-C leaves it, with the command that follows it again, unless its stack is about to end."""
     config = load_run_config(files, flags)
     settings = connect(start=start)
     if if_changed:
@@ -75,8 +85,10 @@ def run(
     try:
         report = RunReport.model_validate(follow(api, triggered["id"]))
     except KeyboardInterrupt:
-        say(f"\nleft; the run goes on. Follow it again: spaceport run ... --key {triggered['key']}")
-        return 130
+        if not outlives_ctrl_c:
+            raise
+        say(f"\nleft; the run goes on. Follow it again: {command_again(files, flags, triggered['key'], json=json)}")
+        return LEFT
     return ended(triggered, report, json)
 
 
@@ -120,10 +132,12 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
 
         if local.find().hf_endpoint:
             seed_base_model(HubClient.from_settings())
-        code = run([CONFIG], flags, json=json)
+        code = run([CONFIG], flags, json=json, outlives_ctrl_c=was_up)
     except BaseException:
         _end_what_was_started(local, was_up)
         raise
+    if code == LEFT:
+        return code
     if code in {0, 2}:
         say_how_to_connect(local, local.find())
         say("stop    make stop")
@@ -147,7 +161,7 @@ def _answer(found: Answer, json: bool, show: Callable[[Answer], None]) -> None:
 def _end_what_was_started(local: LocalStack, was_up: bool) -> None:
     if not was_up:
         local.down()
-        say(f"the local stack is ended; its logs are in {local.home / 'logs'}")
+        say(f"the local stack is ended, and what ran on it; the next run finds what is done. Logs: {local.home / 'logs'}")
 
 
 def _unchanged(config: RunConfig) -> RunReport | None:

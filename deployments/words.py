@@ -1,6 +1,9 @@
-"""Splits a command line's words into config files and dotted flags (`--train.args.epochs 3`)."""
+"""Splits a command line's words into config files and dotted flags (`--train.args.epochs 3`), and puts them together again."""
 
-from collections.abc import Sequence
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.errors import BadInput
@@ -25,3 +28,10 @@ def split_words(words: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
             value = rest.pop(0)
         flags[name.replace("-", "_")] = value
     return files, flags
+
+
+def command_again(files: Sequence[Path], flags: Mapping[str, str], key: str, *, json: bool) -> str:
+    """What to type to follow the run of a key: the whole command, also where the environment isn't activated."""
+    program = "spaceport" if shutil.which("spaceport") else str(Path(sys.executable).with_name("spaceport"))
+    given = [f"--{name}={value}" for name, value in flags.items()]
+    return shlex.join([program, "run", *map(str, files), *given, "--key", key, *(["--json"] if json else [])])

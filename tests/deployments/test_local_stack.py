@@ -154,3 +154,37 @@ def test_what_the_environment_names_is_used_and_nothing_is_started(tmp_path: Pat
     settings = stack.connected(stack.find())
     assert (settings.endpoint, settings.prefect_api_url) == ("http://hub.example", "http://prefect.example/api")
     assert list(tmp_path.iterdir()) == []
+
+
+def interrupted_demo(environment: dict[str, str]) -> tuple[int, str]:
+    """The demo, told Ctrl-C as soon as its run is started: exit code and what it said."""
+    with subprocess.Popen([*COMMAND, "demo"], env=environment, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stderr
+        said = []
+        for line in demo.stderr:
+            said.append(line)
+            if line.startswith("run "):
+                demo.send_signal(signal.SIGINT)
+        return demo.wait(60), "".join(said)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_stack_of_the_demo_and_says_no_other(environment: dict[str, str], tmp_path: Path) -> None:
+    """Nothing is left of a stack that the demo started, its run included, and no line claims that the run goes on."""
+    give_database(tmp_path / "home" / "prefect", registered=True)
+    code, said = interrupted_demo(environment)
+    assert code == 130 and "the local stack is ended, and what ran on it" in said and "goes on" not in said
+    assert marked(environment) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_stack_that_was_there_before_the_demo(environment: dict[str, str]) -> None:
+    """The stack and the run go on, and the command that follows it again is said."""
+    try:
+        first = up(environment)
+        code, said = interrupted_demo(environment)
+        assert code == 130 and "the run goes on" in said and "movie_reviews.toml --key" in said
+        assert up(environment) == first
+    finally:
+        subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, timeout=100, check=False)
+    assert marked(environment) == []

@@ -1,10 +1,11 @@
 """A command line's words are config files and dotted flags."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
-from deployments.words import split_words
+from deployments.words import command_again, split_words
 from infra.errors import BadInput
 
 
@@ -19,3 +20,11 @@ def test_a_flag_without_a_value_says_so() -> None:
     """The last word alone is no flag."""
     with pytest.raises(BadInput, match=r"--train\.seed needs a value"):
         split_words(["a.toml", "--train.seed"])
+
+
+def test_a_command_put_together_again_means_the_same() -> None:
+    """Files, flags with spaces and dashes in them, and the key come back as they were."""
+    files, flags = [Path("my configs/a.toml"), Path("b.yaml")], {"name": "x y", "train.args.decay": "-1", "target": "ec2"}
+    program, verb, *words = shlex.split(command_again(files, flags, "k 1", json=True))
+    assert (Path(program).name, verb, words[-3:]) == ("spaceport", "run", ["--key", "k 1", "--json"])
+    assert split_words(words[:-3]) == (files, flags)
