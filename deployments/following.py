@@ -11,10 +11,12 @@ from typing import Any, TextIO
 
 from infra.errors import Unhealthy, failure_of
 from infra.prefect_api import FINAL_STATES, PrefectApi
-from tasks.outcomes import ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, plain_report, report_json
+from tasks.outcomes import ARTIFACT_KEY, TRAINING_RUN_KEY, plain_report, report_json
+from tasks.training_standing import where_it_stands
 
 POLL_SECONDS = (0.2, 1.0)  # a run of seconds is looked at often, one of minutes less: each look is three requests
 PATIENCE_GROWS_SECONDS = 40.0  # until the longer pause
+TRAINING_LOOK_SECONDS = 1.0  # between two looks at the training of a run: each is three requests more
 QUIET_SECONDS = 30.0  # without a terminal, how often a step that takes long says where it is
 RUN_ID = re.compile(r"flow-run/([0-9a-f-]{36})")
 LOST_SECONDS = 600.0  # how long the server may be away before the outcome is called unknown
@@ -67,7 +69,8 @@ class _Narrator:
         self.last_said = time.monotonic()
         self.live = output.isatty()
         self.shown = ""
-        self.training_run: str | None = None
+        self.stands: str | None = None
+        self.stands_since = float("-inf")
 
     def tell(self, run: Any) -> None:
         """Say which steps ended, and where the one that runs stands."""
@@ -95,13 +98,13 @@ class _Narrator:
             self.shown = ""
 
     def _where(self) -> str | None:
-        """Where the training stands: its run is the link on this run's page."""
-        if self.training_run is None:
+        """Where the training stands: its run is the newest link on this run's page."""
+        if time.monotonic() - self.stands_since > TRAINING_LOOK_SECONDS:
             links = self.api.artifacts(self.run_id, TRAINING_RUN_KEY)
             found = RUN_ID.search(str(links[0]["data"])) if links else None
-            self.training_run = found.group(1) if found else None
-        written = self.api.artifacts(self.training_run, PROGRESS_KEY) if self.training_run else []
-        return written[0].get("description") if written else None
+            self.stands = where_it_stands(self.api, found.group(1)) if found else None
+            self.stands_since = time.monotonic()
+        return self.stands
 
     def _line(self, text: str) -> None:
         self.close()

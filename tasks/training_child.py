@@ -1,6 +1,9 @@
 """The pipeline's side of a training: one child run that is found or started, waited for, and cancelled with the last who waits for it."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -19,8 +22,11 @@ from infra.revisions import Repo
 from infra.settings import Settings
 from tasks.outcomes import TRAINING_RUN_KEY
 from tasks.showing import show_link
+from tasks.training.progress import ProgressArtifact, percent_of
+from tasks.training_standing import where_it_stands
 
 SERVER_PATIENCE_SECONDS = 600.0
+FIRST_LOOK_SECONDS, LAST_LOOK_SECONDS = 2.0, 30.0  # how often the waiting run's page is brought level: each look is three requests
 ENDING_PATIENCE_SECONDS = 3.0  # while we are being ended, the runner counts to thirty
 
 
@@ -42,7 +48,8 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
             job_variables=leased(deployment, parameters.get("config")),
         )
         await show_link(TRAINING_RUN_KEY, child.url, f"training run train-{record.key[:8]}")
-        await see_through(PrefectApi.from_settings(patience_seconds=ENDING_PATIENCE_SECONDS), child, get_run_logger().warning, Settings().retry_pace)
+        async with _shown(child, run_id):
+            await see_through(PrefectApi.from_settings(patience_seconds=ENDING_PATIENCE_SECONDS), child, get_run_logger().warning, Settings().retry_pace)
     except SpaceportError:
         raise
     except BaseException:
@@ -51,6 +58,30 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
             let_go(ending, child.run_id, run_id)
         raise
     return child
+
+
+@asynccontextmanager
+async def _shown(child: Child, run_id: str | None) -> AsyncIterator[None]:
+    """Meanwhile the page of the run that waits says where the training stands."""
+    showing = asyncio.create_task(_keep_showing(child, run_id)) if run_id else None
+    try:
+        yield
+    finally:
+        if showing:
+            showing.cancel()
+
+
+async def _keep_showing(child: Child, run_id: str | None) -> None:
+    api, pause = PrefectApi.from_settings(patience_seconds=0), FIRST_LOOK_SECONDS
+    artifact, shown = ProgressArtifact(api, run_id), ""
+    while True:
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LAST_LOOK_SECONDS)
+        with contextlib.suppress(SpaceportError):  # the training matters more than what is told of it
+            stands = await asyncio.to_thread(where_it_stands, api, child.run_id)
+            if stands and stands != shown:
+                shown = stands
+                await asyncio.to_thread(artifact.show, percent_of(stands), f"train_model {stands}")
 
 
 def own_run_id() -> str | None:

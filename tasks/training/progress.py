@@ -20,7 +20,7 @@ class ProgressDisplay:
     def __init__(self, api: PrefectApi, run_id: str | None, log: "Logger | LoggerAdapter[Any]", usd_per_hour: float | None = None) -> None:
         self.api, self.run_id, self.log, self.usd_per_hour = api, run_id, log, usd_per_hour
         self.began_at = time.monotonic()
-        self.artifact_id: str | None = None
+        self.artifact = ProgressArtifact(api, run_id)
         self.shown_at = self.logged_at = float("-inf")
 
     def __call__(self, facts: Facts) -> None:
@@ -36,7 +36,7 @@ class ProgressDisplay:
             self.log.info(text)
         if self.run_id and now - self.shown_at > SHOW_SECONDS:
             self.shown_at = now
-            self._show(text, facts)
+            self._show(text)
 
     def _lead_to(self, tracker: str) -> None:
         """The script says where its numbers are to be seen: a link, or what to type."""
@@ -48,17 +48,33 @@ class ProgressDisplay:
         except SpaceportError as error:
             self.log.info("the tracker's address can't be shown: %s", error)
 
-    def _show(self, text: str, facts: Facts) -> None:
-        done, total = facts.get("step"), facts.get("total")
-        percent = 100.0 * done / total if isinstance(done, int) and isinstance(total, int) and total else 0.0
+    def _show(self, text: str) -> None:
         try:
-            if self.artifact_id is None:
-                body = {"key": PROGRESS_KEY, "type": "progress", "data": percent, "description": text, "flow_run_id": self.run_id}
-                self.artifact_id = str(self.api.call("POST", "/artifacts/", body)["id"])
-            else:
-                self.api.call("PATCH", f"/artifacts/{self.artifact_id}", {"data": percent, "description": text})
+            self.artifact.show(percent_of(text), text)
         except SpaceportError as error:  # the training matters more than its display
             self.log.info("progress can't be shown: %s", error)
+
+
+class ProgressArtifact:
+    """A run page's one progress artifact, made at the first word and moved on from then."""
+
+    def __init__(self, api: PrefectApi, run_id: str | None) -> None:
+        self.api, self.run_id = api, run_id
+        self.artifact_id: str | None = None
+
+    def show(self, percent: float, text: str) -> None:
+        """Say how far, and in words where."""
+        if self.artifact_id is None:
+            body = {"key": PROGRESS_KEY, "type": "progress", "data": percent, "description": text, "flow_run_id": self.run_id}
+            self.artifact_id = str(self.api.call("POST", "/artifacts/", body)["id"])
+        else:
+            self.api.call("PATCH", f"/artifacts/{self.artifact_id}", {"data": percent, "description": text})
+
+
+def percent_of(text: str) -> float:
+    """How far the words of `describe` are: `step 40 of 125` is 32; 0 where they name no step."""
+    found = re.search(r"\bstep (\d+) of (\d+)", text)
+    return 100.0 * int(found[1]) / int(found[2]) if found and int(found[2]) else 0.0
 
 
 def describe(facts: Facts) -> str:

@@ -1,0 +1,69 @@
+"""A run is followed: where its training stands is said while one waits, and Ctrl-C leaves a run that can be followed again."""
+
+import io
+import shlex
+import signal
+import subprocess
+import sys
+import uuid
+from typing import Any
+
+from deployments.following import follow
+from tasks.training_standing import where_it_stands
+from tests.eventually import eventually
+
+
+class Terminal(io.StringIO):
+    """What a person at a terminal sees."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_training_that_waits_says_where_and_for_what(spaceport: Any, work: Any) -> None:
+    """Before a training reports any step, its target, what it waits for and for how long are said; what has ended stands nowhere."""
+    config = {"config": {"name": work.name}, "dataset": f"datasets/acme/rows@{'0' * 40}"}
+    run = work.api.create_run("train_model/hf-jobs", config, idempotency_key=str(uuid.uuid4()), name="waits")["id"]
+    try:
+        said = [str(where_it_stands(work.api, run))]
+        for state, name in (("PENDING", None), ("SCHEDULED", "AwaitingRetry"), ("RUNNING", None)):
+            work.api.set_state(run, state, "as a worker would", name=name, force=True)
+            said.append(str(where_it_stands(work.api, run)))
+    finally:
+        work.api.set_state(run, "CANCELLED", "looked at", force=True)
+    words = ["waiting for a worker", "waiting for a machine", "waiting to be tried again"]
+    assert [line.rpartition(", ")[0] for line in said[:3]] == [f"on hf-jobs: {word}" for word in words] and said[3] == "on hf-jobs: starting"
+    assert where_it_stands(work.api, run) is None
+
+
+def test_the_follower_and_the_page_say_where_the_training_stands(work: Any) -> None:
+    """While a script runs that reports no step, terminal and run page say so; the steps that ended are lines that stay."""
+    terminal, run = Terminal(), work.start("a")
+    eventually(lambda: work.waits(run) and work.starts)
+
+    def look(pause_seconds: float) -> None:
+        shown = work.api.artifacts(run, "progress")
+        if "on process: the script runs" in terminal.getvalue() and shown and shown[0]["description"] == "train_model on process: the script runs":
+            work.go()
+        eventually(lambda: True, pause_seconds)
+
+    assert follow(work.api, run, terminal, look)["outcome"] == "promoted"
+    assert (work.folder / "go").exists()
+    lasting = [line.rpartition("\x1b[2K")[2].split()[:2] for line in terminal.getvalue().strip().split("\n")]
+    assert ["check", "done"] in lasting and ["train_model", "done"] in lasting and len(lasting) == len({line[0] for line in lasting})
+
+
+def test_ctrl_c_leaves_the_run_and_says_the_command_that_follows_it_again(work: Any) -> None:
+    """The command ends with 130 and the run goes on; the printed command, typed as it stands, attaches to that run and ends with 0."""
+    words = [sys.executable, "-m", "deployments.command", "run", str(work.config), "--train.args.note", "two words"]
+    with subprocess.Popen(words, env=work.spaceport.environment, stderr=subprocess.PIPE, text=True) as following:
+        run = eventually(lambda: [run["id"] for run in work.api.find_runs(tag="spaceport") if run["name"].startswith(f"{work.name} ")])
+        eventually(lambda: work.waits(run[0]) and work.starts)
+        following.send_signal(signal.SIGINT)
+        said = following.communicate(timeout=60)[1]
+    assert following.returncode == 130 and "the run goes on" in said and work.state(run[0]) == "RUNNING"
+    work.go()
+    again = shlex.split(said.rpartition("Follow it again: ")[2])
+    done = subprocess.run(again, env=work.spaceport.environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"/{run[0]}" in done.stdout + done.stderr and len(work.starts) == 1
