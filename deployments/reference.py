@@ -5,11 +5,12 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from flows.run_config import RunConfig
+from infra.settings import Settings
 from tasks.recipes.registry import RECIPES
 
 INTRODUCTION = """\
@@ -26,13 +27,21 @@ A run config is one table of named fields: a TOML file (YAML by its suffix), fla
 This page is generated from the fields themselves: `python -m deployments.reference > docs/configuration.md`.
 """
 
+ENVIRONMENT = """\
+## The environment
+
+What a config doesn't say, because it belongs to a machine and not to a run. All of it is read in `infra/settings.py`; no secret goes into a config.
+
+| variable | default | what it says |
+|---|---|---|"""
+
 
 def render_reference() -> str:
     """The whole page."""
     parts = [INTRODUCTION, *_section("", RunConfig)]
     for name, recipe in RECIPES.items():
         parts += [f"## `train.args` of the recipe `{name}`\n", "\n".join(_table(type(recipe.validate({})))) + "\n"]
-    return "\n".join(parts)
+    return "\n".join([*parts, ENVIRONMENT, *_settings()])
 
 
 def undocumented_fields(model: type[BaseModel] = RunConfig, path: str = "") -> list[str]:
@@ -59,6 +68,14 @@ def _table(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         what = f"**{field.title}**. {field.description}" if field.title else str(field.description)
         yield f"| `{name}` | {_cell(_type(field.annotation))} | {_cell(_default(field))} | {_cell(what)} |"
+
+
+def _settings() -> Iterator[str]:
+    for field in Settings.model_fields.values():
+        alias = field.validation_alias
+        names = [str(name) for name in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+        yield f"| {' or '.join(f'`{name}`' for name in names)} | {_cell(_default(field))} | {_cell(str(field.description))} |"
+    yield ""
 
 
 def _models(field: FieldInfo) -> list[type[BaseModel]]:
