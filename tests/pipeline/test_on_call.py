@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from infra.hub.client import HubClient
+from infra.hub.inference_endpoint import InferenceEndpoint
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
 
@@ -164,6 +166,33 @@ def test_status_says_what_is_live_and_from_which_run(spaceport: Any, moved: dict
     assert live["standing"]["model"] == live["standing"]["space"]["serves"] == moved["back"]["live"]["model"]
     assert (live["standing"]["move"], live["run"]["name"]) == ("rollback", moved["back"]["flow_run"]["name"])
     assert len(live["standing"]["rejected"]) == 1 and live["standing"]["problem"] is None and status["prefect"] is None
+
+
+def test_status_says_how_an_endpoint_stands(spaceport: Any, words: str, moved: dict[str, Any]) -> None:
+    """Its stage, its price and what it serves; a problem when it is behind or paused, none while it only sleeps."""
+    from huggingface_hub import HfApi
+
+    live, hub = moved["back"]["live"]["model"], HubClient(HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write")))
+    service, older = InferenceEndpoint(hub, "acme/words").api, moved["b"]["live"]["model"]
+
+    def standing() -> tuple[dict[str, Any], str | None]:
+        code, status, errors = spaceport("status", words)
+        assert code == 0, errors
+        found = status["live"][0]["standing"]
+        return found["endpoint"], found["problem"]
+
+    endpoint, problem = standing()
+    assert (endpoint["stage"], endpoint["serves"], problem) == ("running", live, None) and endpoint["usd_per_hour"] > 0
+    service.update_inference_endpoint("words", namespace="acme", revision=older.partition("@")[2])
+    endpoint, problem = standing()
+    assert endpoint["serves"] == older and problem and problem.startswith(f"the endpoint is behind: it is at {older.partition('@')[2][:8]}") and live in problem
+    service.update_inference_endpoint("words", namespace="acme", revision=live.partition("@")[2])
+    service.scale_to_zero_inference_endpoint("words", namespace="acme")
+    assert standing()[1] is None
+    service.pause_inference_endpoint("words", namespace="acme")
+    assert standing()[1] == "the endpoint is paused."
+    service.resume_inference_endpoint("words", namespace="acme")
+    eventually(lambda: standing()[0]["stage"] == "running")
 
 
 def test_status_answers_from_the_hub_alone_when_prefect_is_away(spaceport: Any, words: str, moved: dict[str, Any]) -> None:
