@@ -12,6 +12,7 @@ from flows.journal import Journal
 from flows.lineage import base_revision, columns_of, predictor_of, resolved_config, training_record
 from flows.live import what_is_live
 from flows.named_files import with_files
+from flows.naming import called
 from flows.run_config import RunConfig
 from infra.errors import Conflict
 from infra.hub.client import HubClient
@@ -32,12 +33,13 @@ async def pipeline(config: RunConfig, git_commit: str | None = None, repository:
 
     Args:
         config: Everything about the run.
-        git_commit: The commit that the run was started from; it is written into what the run publishes.
-        repository: The git repository of that commit, if the files that the config names by relative paths are to be fetched from there.
+        git_commit: Filled in by the command and by CI; else leave it. The commit that the run was started from; it is written into what the run publishes.
+        repository: Filled in by CI; else leave it. The repository of that commit, if files named by relative paths are to be fetched from there.
     """
     journal = Journal()
     try:
         async with attended():
+            await called(config.name)
             config, hub = resolved_config(await asyncio.to_thread(with_files, config, repository, git_commit)), HubClient.from_settings()
             await journal.step("check", check_task, partial(check_run, config, hub))
             dataset = await _dataset(journal, config)

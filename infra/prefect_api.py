@@ -179,6 +179,10 @@ class PrefectApi:
         waiting = self.read_run(run_id)["state"]["type"] == "SCHEDULED"
         self.set_state(run_id, "CANCELLED" if waiting else "CANCELLING", message)
 
+    def name_run(self, run_id: str, name: str) -> None:
+        """Call a run something else."""
+        self.call("PATCH", f"/flow_runs/{run_id}", {"name": name})
+
     def note_machine(self, run_id: str, machine_id: str) -> None:
         """Say on which machine a run is; empty: on none yet."""
         self.call("PATCH", f"/flow_runs/{run_id}", {"infrastructure_pid": machine_id})

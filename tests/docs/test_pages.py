@@ -189,6 +189,13 @@ def test_the_pages_own_test_passes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_pictures_are_small_and_shown() -> None:
+    """A picture that no page shows is dead weight in every clone, and one above 150 kB is weight enough."""
+    shown = {(found.path.parent / link).resolve() for found in PAGES for link in found.links if link.endswith(".png")}
+    pictures = sorted((PROJECT / "docs" / "images").iterdir())
+    assert [picture.name for picture in pictures if picture not in shown or picture.stat().st_size > 150_000] == []
+
+
 def test_every_page_is_in_the_index() -> None:
     """README leads to each page of docs, and the decisions' own index to each decision."""
     linked = {
