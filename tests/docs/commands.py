@@ -29,6 +29,7 @@ OTHERS: Mapping[str, str] = {
     "ps": "the system's own",
     "uv": "uv's own",
     "pip": "pip's own",
+    "cd": "the shell's own",
     "source": "the shell's own",
     "export": "the shell's own",
     ".": "the shell's own",
