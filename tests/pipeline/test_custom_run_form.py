@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.slow
@@ -68,7 +68,7 @@ def page() -> Iterator[Page]:
 
 
 def test_a_run_is_filled_in_corrected_and_started_in_the_browser(api: PrefectApi, page: Page, spaceport: Any, project: Path) -> None:
-    """What is missing is said beside its field before anything starts; the corrected run gets the config's name and ends promoted."""
+    """What is missing is said beside its field before anything starts; the corrected run gets the config's name and is carried out."""
     form = Form(page, api, spaceport.key("prefect"))
     form.fill("Name", "from the form")
     form.choose("Data", "Data")
@@ -86,7 +86,7 @@ def test_a_run_is_filled_in_corrected_and_started_in_the_browser(api: PrefectApi
         form.fill("Model repo", "acme/form-bert")
     form.submit()
     run = eventually(lambda: [run for run in api.find_runs() if run["name"].startswith("from the form ")])[0]
-    assert eventually(lambda: api.read_run(run["id"])["state"]["name"] == "Promoted", 300), api.read_run(run["id"])["state"]
+    assert eventually(lambda: (state := api.read_run(run["id"])["state"])["type"] in FINAL_STATES and state, 300)["type"] == "COMPLETED"
     page.goto(f"{api.url.removesuffix('/api')}/v2/runs")
     expect(page.get_by_text(run["name"]).first).to_be_visible()
     assert urlsplit(page.url).hostname == "127.0.0.1"
