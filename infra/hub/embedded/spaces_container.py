@@ -20,6 +20,14 @@ LAST_LINES = 40
 OF_THIS_MACHINE = ("PATH", "HOME", "HF_HOME", "GRADIO_TEMP_DIR", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 
 
+# The engine's client is the person's: where its daemon is, and what they are logged in to.
+OF_THE_ENGINE = frozenset(
+    {"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "CONTAINER_HOST", "CONTAINERS_CONF"}
+    | {"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME"}
+)
+ENGINE_HOME = "SPACEPORT_ENGINE_HOME"
+
+
 class NotToBeHad(Exception):
     """No container can be made here, in words for the build log."""
 
@@ -43,6 +51,11 @@ def container_command(folder: Path) -> tuple[list[str], str]:
     if built.returncode:
         raise NotBuilt("\n".join([*(built.stdout + built.stderr).splitlines()[-LAST_LINES:], f"{engine} build ended with {built.returncode}."]))
     return [sys.executable, "-I", __file__, engine, image, name], f"Docker: built by {engine}; runs in a container on this machine's network."
+
+
+def engine_environment() -> dict[str, str]:
+    """What the engine's client needs beside the app's own environment."""
+    return {name: os.environ[name] for name in OF_THE_ENGINE if name in os.environ} | {ENGINE_HOME: os.environ.get("HOME", "/")}
 
 
 def remove_image(folder: Path) -> None:
@@ -84,7 +97,9 @@ def _done(*words: str, seconds: float) -> bool:
 def main() -> int:
     """Run the container until it ends or this is told to; its exit code."""
     engine, image, name, *app = sys.argv[1:]
-    told = [word for variable in os.environ if variable not in OF_THIS_MACHINE for word in ("-e", variable)]  # by name: values are no arguments
+    kept_out = {*OF_THIS_MACHINE, *OF_THE_ENGINE, ENGINE_HOME}
+    told = [word for variable in os.environ if variable not in kept_out for word in ("-e", variable)]  # by name: values are no arguments
+    os.environ["HOME"] = os.environ.get(ENGINE_HOME, "/")
     _remove(engine, name)
     running = subprocess.Popen([engine, "run", "--rm", "--init", "--name", name, "--network", "host", *told, "--entrypoint", app[0], image, *app[1:]])
 

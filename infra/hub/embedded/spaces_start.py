@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from infra.hub.embedded.spaces_card import Sdk, SpaceCard, SpaceProblem
-from infra.hub.embedded.spaces_container import NotBuilt, NotToBeHad, container_command
+from infra.hub.embedded.spaces_container import NotBuilt, NotToBeHad, container_command, engine_environment
 from infra.hub.embedded.spaces_dockerfile import read_dockerfile
 
 Command = Callable[[int], list[str]]  # for a port
@@ -65,7 +65,7 @@ def _in_container(folder: Path, in_place: Start) -> Start:
         return replace(in_place, notes=(f"No container: {why}.", *in_place.notes))
     except NotBuilt as error:
         raise SpaceProblem("BUILD_ERROR", str(error)) from error
-    return Start(lambda port: [*around, *in_place.command(port)], folder, {}, (said, *in_place.notes[1:]))
+    return Start(lambda port: [*around, *in_place.command(port)], folder, engine_environment(), (said, *in_place.notes[1:]))
 
 
 def _on_port(command: tuple[str, ...], app_port: int, port: int) -> list[str]:
