@@ -17,7 +17,7 @@ MANIFEST = PROJECT / "prefect.yaml"
 POOLS = {
     "process": ("prefect.workers.process:ProcessWorker.get_default_base_job_template", "Processes on this machine."),
     "hf-jobs": ("infra.compute.hf_jobs.worker:HfJobsWorker.get_default_base_job_template", "One Hugging Face Job per training."),
-    "kubernetes": ("infra.compute.kubernetes.template:base_job_template", "One Kubernetes Job per training."),
+    "kubernetes": ("infra.compute.kubernetes.worker:base_job_template", "One Kubernetes Job per training."),
     "ec2": ("infra.compute.ec2.worker:Ec2Worker.get_default_base_job_template", "One EC2 instance per training."),
 }
 ON_DEMAND = frozenset({"kubernetes"})  # its client takes a second to import: the local stack registers it when it is asked for

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from infra.compute.ec2.candidates import dearest
-from infra.compute.hf_jobs.jobs import Jobs
+from infra.compute.hf_jobs.machines import Jobs
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi

@@ -9,7 +9,7 @@ from typing import Any
 from infra.compute.ec2 import instances as ec2
 from infra.compute.ec2.candidates import Candidate
 from infra.compute.ec2.renting import Renting
-from infra.compute.hf_jobs.jobs import Jobs
+from infra.compute.hf_jobs.machines import Jobs
 from infra.compute.rented.machines import Machine, Order
 from infra.errors import Conflict
 from infra.hub.client import HubClient

@@ -134,7 +134,7 @@ class HubJobs(Rented):
 
     def settled(self, name: str) -> list[str]:
         """The next look ends the younger of two."""
-        from infra.compute.hf_jobs.jobs import Jobs
+        from infra.compute.hf_jobs.machines import Jobs
         from infra.hub.client import HubClient
 
         Jobs(HubClient(self.api), "ours").living(name)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from infra.compute.ec2.instances import LIVING, RUN_TAG
 from infra.compute.ec2.leases import list_leased
+from infra.compute.ec2.machines import LIVING, RUN_TAG
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.operating import operated, stack_in

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from infra.compute.hf_jobs.jobs import RUN_LABEL
 from infra.compute.hf_jobs.leases import list_leased
+from infra.compute.hf_jobs.machines import RUN_LABEL
 from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
 from tests.pipeline.conftest import no_space, same_bytes_in_two_processes

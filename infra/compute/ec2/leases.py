@@ -1,6 +1,6 @@
 """Leases of EC2 instances, as EC2's own list tells them."""
 
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.machines import Instances
 from infra.compute.leases import Leased
 from infra.errors import SpaceportError
 from infra.settings import Settings

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from infra.compute.ec2.answers import LIMITS, NO_CAPACITY, NOT_OFFERED, code_of
 from infra.compute.ec2.candidates import Candidate
-from infra.compute.ec2.instances import ATTACHABLE, Instance, Instances
+from infra.compute.ec2.machines import ATTACHABLE, Instance, Instances
 from infra.compute.rented.machines import Machine
 from infra.errors import BadInput, CapacityError, QuotaExceeded, SpaceportError
 

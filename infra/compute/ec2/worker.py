@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import FlowRun
 from pydantic import Field
 
 from infra.compute.ec2.candidates import Market, candidates_of, dearest, usd_per_hour
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.renting import Renting
 from infra.compute.ec2.user_data import BACKSTOP_SECONDS, user_data
 from infra.compute.rented.checkpoints import store_uri

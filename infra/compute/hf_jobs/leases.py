@@ -1,6 +1,6 @@
 """Leases of Jobs, as the provider's own list tells them."""
 
-from infra.compute.hf_jobs.jobs import Jobs
+from infra.compute.hf_jobs.machines import Jobs
 from infra.compute.leases import Leased
 from infra.errors import SpaceportError
 from infra.settings import Settings

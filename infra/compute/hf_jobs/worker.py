@@ -6,7 +6,7 @@ from typing import Any
 from prefect.client.schemas.objects import FlowRun
 from pydantic import Field
 
-from infra.compute.hf_jobs.jobs import Jobs
+from infra.compute.hf_jobs.machines import Jobs
 from infra.compute.prices import unpriced
 from infra.compute.rented.checkpoints import REPO
 from infra.compute.rented.machines import Machine

@@ -11,7 +11,7 @@ def list_leased() -> list[Leased]:
     """Our living Jobs. Without a cluster, or the extra `kubernetes`, none can have been started from here."""
     if not Settings().has_cluster or find_spec("kubernetes_asyncio") is None:
         return []
-    from infra.compute.kubernetes.cluster import Cluster
+    from infra.compute.kubernetes.machines import Cluster
 
     return [
         Leased(id=machine.id, target="kubernetes", run=machine.run_id, expires_at=machine.lease_ends_at)
@@ -22,7 +22,7 @@ def list_leased() -> list[Leased]:
 
 def end(leased_id: str) -> bool:
     """Delete a Job; True when the cluster says that it is gone or going."""
-    from infra.compute.kubernetes.cluster import Cluster
+    from infra.compute.kubernetes.machines import Cluster
 
     try:
         Cluster().end(leased_id)

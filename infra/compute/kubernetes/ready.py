@@ -12,7 +12,7 @@ from kubernetes_asyncio.client import ApiClient, CoreV1Api
 from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.utils import FailToCreateError, create_from_dict
 
-from infra.compute.kubernetes.cluster import with_client
+from infra.compute.kubernetes.machines import with_client
 from infra.compute.kubernetes.names import NAMESPACE, SECRET, SETTINGS
 from infra.errors import BadInput
 from infra.settings import PROJECT

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import logging
 
-from infra.compute.kubernetes.cluster import Cluster
+from infra.compute.kubernetes.machines import Cluster
 from infra.compute.kubernetes.names import NAMESPACE
 from infra.compute.rented.ending import Watch
 from infra.prefect_api import PrefectApi

@@ -70,6 +70,15 @@ def test_the_page_makes_a_target(shed: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert "without a word of its run" in str(provider.why_it_ended(provider.look(machine.id)))
 
 
+def test_every_target_has_the_same_files() -> None:
+    """Whoever knows one folder finds the way in all: the provider, the pool's worker, the leases; this machine needs no provider."""
+    folders = {target: PROJECT / "infra" / "compute" / target.replace("-", "_") for target in get_args(Target)}
+    wanted = {target: {"leases.py"} | ({"machines.py", "worker.py"} if target != "process" else set()) for target in folders}
+    assert {target: sorted(wanted[target] - {path.name for path in folder.iterdir()}) for target, folder in folders.items()} == {
+        target: [] for target in folders
+    }
+
+
 def test_every_target_is_everywhere() -> None:
     """The run config, the leases, the pools, the deployments and the docs name the same ones, and each has its room with a leases module."""
     targets = set(get_args(Target))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infra.compute.ec2.candidates import Candidate
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.renting import Renting
 from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.running import IMAGE, REGION

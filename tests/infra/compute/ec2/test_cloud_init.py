@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.worker import Ec2Configuration
 from infra.compute.rented.machines import Order
 from tests.ec2_cloud import Ec2Cloud, running_cloud, why_not

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from infra.compute.ec2.endings import BY_ITSELF, error_of
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.user_data import MAX_BYTES, user_data
 from infra.compute.ec2.worker import Ec2Configuration
 from infra.compute.rented.machines import Machine, Order

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from infra.compute.ec2.candidates import Candidate
-from infra.compute.ec2.instances import Instances
+from infra.compute.ec2.machines import Instances
 from infra.errors import SpaceportError, Unauthorized
 from infra.settings import PROJECT
 from tests.ec2_cloud import Ec2Cloud

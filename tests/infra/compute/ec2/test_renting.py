@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from flows.sweep import main as sweep
 from infra.compute.ec2.candidates import candidates_of
-from infra.compute.ec2.instances import Instances
 from infra.compute.ec2.leases import end, list_leased
+from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.renting import Renting
 from infra.compute.ec2.worker import Ec2Variables
 from infra.errors import BadInput, CapacityError, QuotaExceeded, Unauthorized, UnknownOutcome

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from infra.compute.hf_jobs.jobs import LEASE_LABEL, RUN_LABEL, Jobs
+from infra.compute.hf_jobs.machines import LEASE_LABEL, RUN_LABEL, Jobs
 from infra.compute.hf_jobs.worker import HfJobsConfiguration, _price
 from infra.compute.leases import SLACK
 from infra.compute.rented.machines import EndedByItself, Machine, Order

@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.utilities.templating import apply_values
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from infra.compute.kubernetes.template import SECRETS, base_job_template
+from infra.compute.kubernetes.worker import SECRETS, base_job_template
 from infra.compute.rented.budget import LEASE_SLACK_SECONDS, WAITING_SLACK_SECONDS, leased
 from infra.settings import PROJECT
 
