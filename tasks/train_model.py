@@ -48,6 +48,7 @@ class TrainedModel(Frozen):
     max_rss_bytes: int
     attempt: Ticket | None = None  # who may publish it
     earlier_seconds: float = 0.0  # of the attempts before
+    lost_seconds: float = 0.0  # of these, what no checkpoint held that this attempt went on from
 
 
 async def train(
@@ -102,6 +103,7 @@ async def train(
         max_rss_bytes=ran.max_rss_bytes,
         attempt=attempt.ticket if attempt else None,
         earlier_seconds=attempt.spent_before_seconds if attempt else 0.0,
+        lost_seconds=max(0.0, attempt.spent_before_seconds - attempt.kept_seconds) if attempt else 0.0,
     )
 
 

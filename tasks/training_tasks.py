@@ -172,6 +172,7 @@ def _receipt(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> Receipt
         train_rows=train_rows(inputs.data),
         attempts=trained.attempt.attempt if trained.attempt else 1,
         earlier_seconds=round(trained.earlier_seconds, 1),
+        lost_seconds=round(trained.lost_seconds, 1),
         machine=this_machine(),
     )
 

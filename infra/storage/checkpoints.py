@@ -16,6 +16,7 @@ damaged file can spoil one checkpoint only, and an attempt deletes no place of a
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -93,6 +94,7 @@ class Attempt:
     def __init__(self, store: CheckpointStore, ticket: Ticket, head: Head, tag: str | None) -> None:
         self.ticket = ticket
         self.spent_before_seconds = head.spent_seconds
+        self.kept_seconds = head.sealed[0].worth_seconds if head.sealed else 0.0  # of these, what the checkpoint holds that this one goes on from
         self._store, self._shelf = store, store.shelf
         self._head, self._tag = head, tag
         self._damaged: set[str] = set()
@@ -125,12 +127,13 @@ class Attempt:
     def seal(self, checkpoint: Path, name: str | None = None, seconds: float = 0.0) -> Sealed:
         """Make a finished folder or file count, and with it the seconds used so far. Raises Superseded, and Conflict when it changed while it was read."""
         self._used_seconds = max(self._used_seconds, seconds)
+        worth_seconds = self.kept_seconds + max(0.0, seconds - _age_seconds(checkpoint))
         with self._sealing:
             self.check()  # before gigabytes are uploaded for nothing
             self._number += 1
             place = f"{self.number:06}-{self._number:06}"
             try:
-                entry = self._upload(checkpoint, name or checkpoint.name, place)
+                entry = self._upload(checkpoint, name or checkpoint.name, place, worth_seconds)
             except BaseException as error:
                 self._shelf.drop(place)  # no head was asked to name it yet
                 if isinstance(error, Unhealthy):  # an upload that a newer attempt has tidied away looks like that, too
@@ -151,8 +154,10 @@ class Attempt:
         for entry in self.sealed:
             found = restored(self._shelf, entry, into)
             if found is not None:
+                self.kept_seconds = entry.worth_seconds
                 return found
             self._damaged.add(entry.place)
+        self.kept_seconds = 0.0
         return None
 
     def spend(self, seconds: float, *, is_last: bool = False) -> None:
@@ -177,7 +182,7 @@ class Attempt:
             self._move(lambda: {"sealed": (), "spent_seconds": 0.0, "receipt": receipt or {}})
             self._drop_unnamed()
 
-    def _upload(self, checkpoint: Path, name: str, place: str) -> Sealed:
+    def _upload(self, checkpoint: Path, name: str, place: str, worth_seconds: float) -> Sealed:
         manifest, paths = listed(checkpoint, name)
         for file, digest in manifest.files.items():
             if self._lost:  # another thread has heard of it
@@ -186,7 +191,7 @@ class Attempt:
         body = manifest.model_dump_json(indent=1).encode()
         digest = sha256_of_bytes(body)
         self._shelf.put(f"{place}/{digest}", body, digest, False)
-        return Sealed(name=name, place=place, manifest=digest, bytes=manifest.bytes, attempt=self.number)
+        return Sealed(name=name, place=place, manifest=digest, bytes=manifest.bytes, attempt=self.number, worth_seconds=worth_seconds)
 
     def _move(self, changes: Callable[[], dict[str, Any]], uploaded: str | None = None) -> None:
         """Move the head by changes that are worked out on top of what it says. `uploaded` goes away with an attempt that is superseded."""
@@ -241,3 +246,9 @@ def open_store(uri: str, key: str, keep: int = KEEP, beat_seconds: float = BEAT_
     from infra.storage.checkpoints_folder import FolderShelf
 
     return CheckpointStore(FolderShelf(Path(uri).expanduser(), key), keep, beat_seconds)
+
+
+def _age_seconds(checkpoint: Path) -> float:
+    """Since its last file was written: what was trained after that isn't in it."""
+    files = [checkpoint] if checkpoint.is_file() else [path for path in checkpoint.rglob("*") if path.is_file()]
+    return max(0.0, time.time() - max((path.stat().st_mtime for path in files), default=time.time()))

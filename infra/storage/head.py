@@ -60,6 +60,7 @@ class Sealed(Frozen):
     manifest: str
     bytes: int
     attempt: int
+    worth_seconds: float = 0.0  # of training that it holds, all attempts together; what else they used is lost with it
 
 
 class Head(Frozen):

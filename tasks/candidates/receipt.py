@@ -16,7 +16,8 @@ _CPU_FACTS, _GPU_FACTS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 class Receipt(Frozen):
     """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), dollars (None without a price), and the machine.
 
-    `seconds` and `usd` are the last attempt's; `earlier_seconds` those of the attempts before, whose sealed checkpoints it went on from.
+    `seconds` and `usd` are the last attempt's; `earlier_seconds` those of the attempts before, and `lost_seconds` what of these no sealed checkpoint held
+    (None in receipts that don't say).
     """
 
     target: str = "process"
@@ -28,17 +29,23 @@ class Receipt(Frozen):
     machine: str = ""
     attempts: int = 1
     earlier_seconds: float = 0.0
+    lost_seconds: float | None = None
 
     def in_words(self, *, reused: bool) -> dict[str, str]:
         """What it cost, and what kills took; of a training that was found done, what wasn't paid again."""
-        usd = f", {self.usd:.2f} USD" if self.usd is not None else ""
         if reused:
-            return {"saved by reuse": f"{_minutes(self.seconds)} of training{usd}"}
-        cost = {"training": f"{_minutes(self.seconds)}{usd}{f' on {self.machine}' if self.machine else ''}"}
+            kept_seconds = self.earlier_seconds - (self.earlier_seconds if self.lost_seconds is None else self.lost_seconds)
+            return {"saved by reuse": f"{_minutes(self.seconds + kept_seconds)} of training{self._price(self.seconds + kept_seconds)}"}
+        cost = {"training": f"{_minutes(self.seconds)}{self._price(self.seconds)}{f' on {self.machine}' if self.machine else ''}"}
         if self.attempts > 1:
-            price = f", {self.earlier_seconds * self.usd / self.seconds:.2f} USD" if self.usd is not None and self.seconds else ""
-            cost["attempts before"] = f"{self.attempts - 1}, {_minutes(self.earlier_seconds)}{price}"
+            cost["attempts before"] = f"{self.attempts - 1}, {_minutes(self.earlier_seconds)}{self._price(self.earlier_seconds)}"
+        if self.lost_seconds:
+            cost["lost of that"] = f"{_minutes(self.lost_seconds)}{self._price(self.lost_seconds)}"
         return cost
+
+    def _price(self, seconds: float) -> str:
+        """What so many seconds cost on this machine; empty without a price."""
+        return f", {seconds * self.usd / self.seconds:.2f} USD" if self.usd is not None and self.seconds else ""
 
     def dump(self) -> bytes:
         """The bytes of the file."""

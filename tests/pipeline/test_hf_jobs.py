@@ -67,6 +67,19 @@ def test_a_job_trains_and_no_other_target_trains_again(spaceport: Any, project: 
     assert [leased for leased in list_leased() if leased.target == POOL] == []
 
 
+def test_a_plan_says_dollars_at_the_pools_price(spaceport: Any, project: Path, prefect: PrefectApi) -> None:
+    """As long as the live model took, by what the pool says an hour costs: not the price of another unit, and not of another target."""
+    config, deployment = no_space(project, "acme/on-a-job"), prefect.deployment_id(f"train_model/{POOL}")
+    assert spaceport("run", str(config), "--target", POOL)[1]["outcome"] in {"promoted", "unchanged"}
+    prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {"usd_per_hour": 3600.0}})
+    try:
+        planned = [spaceport("plan", str(config), "--target", target, "--train.seed", "7")[1]["training"] for target in (POOL, "process")]
+    finally:
+        prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
+    assert planned[0]["usd"] > 0 and planned[0]["usd"] == pytest.approx(planned[0]["minutes"] * 60, abs=3.1)  # minutes are told to a tenth
+    assert planned[1]["usd"] == 0
+
+
 def test_no_secret_is_in_what_the_provider_shows(spaceport: Any, jobs: Any, hub_api: Any) -> None:
     """Neither in the Job as it is listed nor in what it said: the Hub's token and Prefect's credential reach it as secrets."""
     job = jobs()[0]

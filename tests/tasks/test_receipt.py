@@ -23,6 +23,14 @@ def test_it_says_what_the_attempts_before_took() -> None:
     assert killed.model_copy(update={"usd": None}).in_words(reused=False) == {"training": "6.0 min", "attempts before": "2, 90 s"}
 
 
+def test_it_tells_what_was_lost_from_what_was_gone_on_from() -> None:
+    """Only what came after the last seal is lost; the rest of the attempts before is in the model, and what reuse saves counts it too."""
+    killed = TAKEN.model_copy(update={"attempts": 3, "earlier_seconds": 180.0, "lost_seconds": 36.0})
+    assert killed.in_words(reused=False) == {"training": "6.0 min, 0.50 USD", "attempts before": "2, 3.0 min, 0.25 USD", "lost of that": "36 s, 0.05 USD"}
+    assert killed.in_words(reused=True) == {"saved by reuse": "8.4 min of training, 0.70 USD"}
+    assert "lost of that" not in killed.model_copy(update={"lost_seconds": 0.0}).in_words(reused=False)
+
+
 def test_an_older_receipt_can_still_be_read() -> None:
     """One that was published before attempts were counted."""
     assert Receipt.model_validate({"seconds": 5, "cpu_seconds": 4, "max_rss_bytes": 3}).attempts == 1

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,27 @@ def test_a_settled_checkpoint_takes_no_second_space_on_the_same_disk(tmp_path):
     attempt.seal(checkpoint)
     found = attempt.newest(tmp_path / "there")
     assert (found / "model.safetensors").stat().st_ino == (checkpoint / "model.safetensors").stat().st_ino
+
+
+def test_what_was_used_after_the_last_seal_is_lost(tmp_path):
+    """A checkpoint knows how many seconds of training it holds, of all attempts, up to its last file; where it is damaged, the one before it counts."""
+    store = open_store(str(tmp_path / "store"), KEY)
+    first = store.take()
+    finished = write(tmp_path / "here", 1)
+    for file in finished.rglob("*"):
+        os.utime(file, (time.time() - 10, time.time() - 10))
+    first.seal(finished, seconds=110)
+    first.spend(130)
+    second = store.take()
+    second.newest(tmp_path / "second")
+    assert (second.spent_before_seconds, second.kept_seconds) == (130, pytest.approx(100, abs=1))
+    second.seal(write(tmp_path / "here", 2), seconds=50)
+    second.spend(60)
+    third = store.take()
+    assert (third.spent_before_seconds, third.kept_seconds) == (190, pytest.approx(150, abs=1))
+    third._shelf.drop(third.sealed[0].place)
+    third.newest(tmp_path / "third")
+    assert third.kept_seconds == pytest.approx(100, abs=1)
 
 
 def test_a_store_that_others_wrote_into_is_named(store, objects, tmp_path):
