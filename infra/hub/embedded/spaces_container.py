@@ -42,6 +42,7 @@ def container_command(folder: Path) -> tuple[list[str], str]:
     for base in _bases((folder / "Dockerfile").read_text(errors="replace")):
         if not _done(engine, "image", "inspect", base, seconds=ANSWER_SECONDS) and not _done(engine, "pull", base, seconds=PULL_SECONDS):
             raise NotToBeHad(f"{engine} can't have the base image {base}")
+    _open_up(folder)
     name = _name(folder)
     image = f"localhost/{name}"
     try:
@@ -67,6 +68,13 @@ def remove_image(folder: Path) -> None:
 def _name(folder: Path) -> str:
     """A build's folder ends with 32 hexadecimal digits of its own."""
     return f"spaceport-space-{folder.name[-32:]}"
+
+
+def _open_up(folder: Path) -> None:
+    """As git checks files out: whoever the app is in its container may read them. Outside, the folder around them is private."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))
 
 
 @cache
