@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.compute.ec2 import instances as ec2
+from infra.compute.ec2 import machines as ec2
 from infra.compute.ec2.candidates import Candidate
 from infra.compute.ec2.renting import Renting
 from infra.compute.hf_jobs.machines import Jobs
