@@ -89,7 +89,8 @@ class Instances(Rented):
 
     def job(self, scene: str, name: str) -> dict[str, Any]:
         """The machine to end."""
-        return {"machine": self.living(name)[0]} if scene == "end_instance" and self.living(name) else {"machine": f"{REGION}/i-00000000000000000"}
+        living = self.living(name) if scene == "end_instance" else []  # asked once: it may end meanwhile
+        return {"machine": living[0] if living else f"{REGION}/i-00000000000000000"}
 
     def living(self, name: str) -> list[str]:
         """Every instance of a run that isn't ended."""

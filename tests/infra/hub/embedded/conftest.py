@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.hub.embedded.process import EmbeddedHub
+from tests.eventually import within
 
 
 @pytest.fixture
@@ -29,9 +30,13 @@ def start_hub(tmp_path: Path) -> Iterator[Callable[..., EmbeddedHub]]:
 
 @pytest.fixture
 def requests_of() -> Callable[..., list[str]]:
-    """`requests_of(hub, since)`: "METHOD path status" of what was asked after the first `since` requests."""
+    """`requests_of(hub, since)`: "METHOD path status" of what was asked after the first `since` requests; as soon as there are `at_least` so many.
 
-    def read(hub: EmbeddedHub, since: int = 0) -> list[str]:
+    The Hub writes a line when it has sent the answer, which the client may have read by then.
+    """
+
+    def read(hub: EmbeddedHub, since: int = 0, at_least: int = 0) -> list[str]:
+        within(30, lambda: len((hub.root / "access.log").read_text().splitlines()) >= since + at_least)
         lines = [json.loads(line) for line in (hub.root / "access.log").read_text().splitlines()]
         return [f"{line['method']} {line['path']} {line['status']}" for line in lines[since:]]
 
