@@ -8,6 +8,7 @@ milliseconds. On PostgreSQL, as in docs/production.md, there is nothing to repea
 
 import argparse
 import asyncio
+import math
 import random
 import sqlite3
 import sys
@@ -63,6 +64,20 @@ async def _carry_out(app: App, scope: Scope, asked: Sequence[Message], answered:
         await asyncio.sleep(random.uniform(*PAUSE_SECONDS))  # noqa: S311 - spread, so that rivals don't meet again
 
 
+def unlimited(app: Any) -> Any:
+    """The application without Prefect's limit of a hundred requests at once on SQLite.
+
+    Websockets count as requests there, for as long as they are open (3.9.1, 2026-11): with one of each waiting run, a hundred runs at once left no place
+    for anybody, /health included, for ever. What the limit is for, writes at once, our turns see to.
+    """
+    from prefect.server.api.server import RequestLimitMiddleware
+
+    for middleware in app.user_middleware:
+        if middleware.cls is RequestLimitMiddleware:
+            middleware.kwargs["limit"] = math.inf
+    return app
+
+
 def _only_reads(scope: Scope) -> bool:
     return scope["method"] in {"GET", "HEAD", "OPTIONS"} or str(scope["path"]).rsplit("/", 1)[-1] in READS
 
@@ -108,7 +123,7 @@ def main(words: list[str]) -> None:
     database = told.database.connection_url
     on_sqlite = database is None or database.get_secret_value().startswith("sqlite")
     uvicorn.run(
-        patient(app) if on_sqlite else app,
+        patient(unlimited(app)) if on_sqlite else app,
         host="127.0.0.1",
         port=port,
         timeout_keep_alive=told.api.keepalive_timeout,

@@ -1,5 +1,6 @@
 """The local stack's Prefect server: many who write at once into its SQLite all get their answer at the first try."""
 
+import contextlib
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from infra import daemons
 from tests.prefect_database import give_database
@@ -82,3 +84,12 @@ def test_a_client_that_stops_in_the_middle_of_its_request_holds_nobody_up(server
 def test_an_error_of_the_request_comes_through_as_it_is(server: str) -> None:
     """What can't be right isn't tried again, and its answer is Prefect's own."""
     assert post(server, "/deployments/", {"name": "no flow"})[0] == 422
+
+
+def test_a_hundred_open_websockets_leave_the_server_free_to_answer(server: str) -> None:
+    """Each run that waits holds one open; Prefect alone counts them as requests, and answers nobody from the hundredth on."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(110):
+            stack.enter_context(connect(server.replace("http://", "ws://") + "/events/in", open_timeout=30))
+        with urllib.request.urlopen(f"{server}/health", timeout=30) as answer:
+            assert answer.status == 200
