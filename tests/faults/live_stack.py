@@ -23,6 +23,7 @@ from tests.faults.driver import OUR_TOKEN, PROJECT, SPACE_TOKEN, USERS
 from tests.faults.line import Line
 from tests.faults.sealing import memory_room
 from tests.prefect_database import give_database
+from tests.processes import alive
 
 RESTARTED = ("worker", "server", "engines")
 RUN_LIMIT_SECONDS = 600.0
@@ -100,7 +101,7 @@ class LiveStack:
 
     def living(self, run_id: str) -> dict[str, psutil.Process]:
         """The programs that could be killed now, by what they are to this pipeline run."""
-        found = {name: psutil.Process(pid) for name, pid in self.pids.items() if name in RESTARTED and _runs(pid)}
+        found = {name: psutil.Process(pid) for name, pid in self.pids.items() if name in RESTARTED and alive(pid)}
         for process in psutil.process_iter(["cmdline"]):
             with contextlib.suppress(psutil.Error):
                 words, environment = process.info["cmdline"] or [], process.environ()
@@ -145,10 +146,3 @@ def live_stack(*, prefect_line: bool = False) -> Iterator[LiveStack]:
 
 def _daemons(home: Path) -> dict[str, int]:
     return {daemon["name"]: int(daemon["pid"]) for daemon in json.loads((home / "stack.json").read_text())["daemons"]}
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

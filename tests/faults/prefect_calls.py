@@ -46,10 +46,9 @@ class PrefectExperiment(StackExperiment):
     def _kill_who_asks(self, port: int) -> None:
         for connection in psutil.net_connections("tcp4"):
             if connection.laddr and connection.laddr.port == port and connection.pid and connection.pid != os.getpid():
-                caller = psutil.Process(connection.pid)
                 daemon = next((name for name, pid in self.stack.pids.items() if pid == connection.pid), "run")
                 with contextlib.suppress(psutil.Error):
-                    self.stack.kill(daemon, caller)
+                    self.stack.kill(daemon, psutil.Process(connection.pid))
                     self.killed.append(connection.pid)
                 return
 

@@ -16,6 +16,7 @@ from huggingface_hub import CommitOperationAdd
 from infra.hub.embedded.process import EmbeddedHub
 from infra.hub.embedded.spaces_runtime import SpaceRuntime
 from tests.eventually import eventually
+from tests.processes import alive
 
 APP = """
 import json, os, subprocess, sys, time
@@ -382,10 +383,3 @@ def test_no_app_outlives_a_killed_hub_and_a_new_hub_brings_it_back(tmp_path: Pat
         assert space.settled()["sha"] == sha
         assert space.api.space_info(space.repo_id).host == space.url
         assert space.ask()["environment"]["KEPT"] == "yes"
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

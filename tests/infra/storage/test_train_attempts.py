@@ -12,6 +12,7 @@ from infra.storage.head import Superseded
 from tasks.train_model import Columns, TrainConfig, train
 from tasks.training.attempts import Budget
 from tests.eventually import eventually_async
+from tests.processes import alive
 
 KEY = "cafe"
 # Counts to 6, a step a file that is renamed into place; says where it began, and seals at SIGTERM. `HOLD` is where it waits for the signal.
@@ -70,11 +71,6 @@ def trainings(request, tmp_path):
         return Trainings(tmp_path, str(tmp_path / "store"))
     request.getfixturevalue("s3")
     return Trainings(tmp_path, f"s3://{request.getfixturevalue('bucket')}/work")
-
-
-def alive(pid: int) -> bool:
-    """True for a process that runs, not for one that only waits to be reaped."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 async def test_the_next_attempt_goes_on_elsewhere(trainings):

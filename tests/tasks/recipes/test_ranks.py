@@ -21,6 +21,8 @@ from tasks.recipes import ranks
 from tasks.recipes.registry import RECIPES
 from tasks.train_model import Columns, TrainConfig, train_inputs
 from tasks.training.checks import check_script
+from tests.eventually import within
+from tests.processes import alive
 
 # A rank without torch: it says who it is and does what it is asked. The launcher is the real one.
 RANK = """
@@ -80,8 +82,7 @@ def pids_of_ranks(folder: Path) -> list[int]:
 
 def gone(pids: list[int]) -> bool:
     """True when none of them runs, within a minute."""
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=60)
-    return not alive
+    return within(60, lambda: not any(map(alive, pids)))
 
 
 def test_the_first_fault_of_a_rank_is_the_end_of_all(start, tmp_path):

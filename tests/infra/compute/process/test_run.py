@@ -15,6 +15,7 @@ from infra.compute.process.environment import script_environment
 from infra.compute.process.run import run_script
 from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unauthorized, Unhealthy
 from tests.eventually import eventually_async
+from tests.processes import alive
 
 PYTHON = sys.executable
 
@@ -23,11 +24,6 @@ async def run(code: str, folder: Path, **options):
     """Run a Python script that is given as text."""
     (folder / "script.py").write_text(code)
     return await run_script(["python", "script.py"], script_environment({}), folder, **options)
-
-
-def alive(pid: int) -> bool:
-    """True for a process that runs, not for one that only waits to be reaped."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 async def test_lines_and_progress_arrive_apart(tmp_path):
