@@ -28,6 +28,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     "text_classification": ([], ["--rows", "160"]),
     "orchestration": ([], ["--rounds", "2", "--reruns", "3"]),
     "first_line": ([], ["--rounds", "1"]),
+    "first_line_on_targets": ([], ["--rounds", "1"]),
     "many_pipelines": ([], ["--pipelines", "10"]),
     "publishing": (["--rounds", "2"], ["--rounds", "1", "--large-mb", "200"]),
     "data_register": (["--rounds", "1"], ["--rounds", "1", "--sizes", "10000", "100000"]),

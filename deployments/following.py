@@ -18,6 +18,7 @@ POLL_SECONDS = (0.2, 1.0)  # a run of seconds is looked at often, one of minutes
 PATIENCE_GROWS_SECONDS = 40.0  # until the longer pause
 TRAINING_LOOK_SECONDS = 1.0  # between two looks at the training of a run: each is three requests more
 QUIET_SECONDS = 30.0  # without a terminal, how often a step that takes long says where it is
+WAITING = frozenset({"Scheduled", "Late"})  # no worker has taken it
 RUN_ID = re.compile(r"flow-run/([0-9a-f-]{36})")
 LOST_SECONDS = 600.0  # how long the server may be away before the outcome is called unknown
 
@@ -76,6 +77,10 @@ class _Narrator:
         """Say which steps ended, and where the one that runs stands."""
         if run["state"]["type"] in {"SCHEDULED", "PENDING"} and time.monotonic() - self.started < 2:
             return
+        if run["state"]["name"] in WAITING:
+            if self._is_due():
+                self._progress(f"{'waits':<16} {self.api.count_ahead(run)} under way in its queue")
+            return
         running = None
         for task in self.api.task_runs(self.run_id):
             state = task["state"] or {}
@@ -111,10 +116,14 @@ class _Narrator:
         print(f"  {text}", file=self.output, flush=True)
         self.last_said = time.monotonic()
 
+    def _is_due(self) -> bool:
+        """Whether where it stands would be shown now."""
+        return self.live or time.monotonic() - self.last_said > QUIET_SECONDS
+
     def _progress(self, text: str) -> None:
         if self.live:
             self.output.write(f"\r\x1b[2K  {text}")
             self.output.flush()
             self.shown = text
-        elif time.monotonic() - self.last_said > QUIET_SECONDS:
+        elif self._is_due():
             self._line(text)

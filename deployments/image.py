@@ -7,7 +7,6 @@ builds and pushes one thin layer. Docker, buildah or podman builds it.
 import argparse
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from infra.container_engine import answering_engine
 from infra.errors import BadInput, SpaceportError, Unhealthy, described
 from infra.git_commit import git_commit
 from infra.settings import PROJECT
@@ -93,9 +93,8 @@ def packages_digest(base: str, torch: str) -> str:
 
 def find_engine(wanted: str | None) -> str:
     """The engine by name, or the first that answers: a client without its daemon doesn't. Raises BadInput when there is none."""
-    for name in [wanted] if wanted else ENGINES:
-        if shutil.which(name) and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
-            return name
+    if found := answering_engine((wanted,) if wanted else ENGINES):
+        return found
     raise BadInput(f"no container engine answers ({wanted or ', '.join(ENGINES)}). Start Docker, or install buildah (apt-get install buildah).")
 
 

@@ -25,11 +25,14 @@ AT_START = POOLS.keys() - ON_DEMAND
 IN_CONTAINERS = frozenset({"kubernetes", "hf-jobs"})
 
 
-async def register_deployments(manifest: str, pools: Container[str] = AT_START, *, scheduled: bool = False, image: str | None = None) -> list[str]:
+async def register_deployments(
+    manifest: str, pools: Container[str] = AT_START, *, scheduled: bool = False, image: str | None = None, at_once: int | None = None
+) -> list[str]:
     """Create or update the work pools, of these, and their deployments that a manifest (the text of prefect.yaml) names; returns `flow/deployment` names.
 
     What people chose for a deployment that is there stays: its schedules, its job variables, whether it is paused. A new one gets the manifest's
     schedules if they are wanted: the local stack, whose scripts end with it, wants none. An image is chosen for the targets that run in one.
+    `at_once` limits the queues that the manifest names; None leaves them as they are.
     """
     import yaml  # the local stack reads this module's names on every start
     from prefect.client.orchestration import get_client
@@ -40,6 +43,9 @@ async def register_deployments(manifest: str, pools: Container[str] = AT_START, 
         there = {pool.name for pool in await client.read_work_pools()}
         for pool in sorted({entry["work_pool"]["name"] for entry in wanted} - there):
             await _make_pool(client, pool)
+        if at_once:
+            for pool, queue in sorted({(pool["name"], pool["work_queue_name"]) for entry in wanted if "work_queue_name" in (pool := entry["work_pool"])}):
+                await _limit_queue(client, pool, queue, at_once)
         known = {(found.flow_id, found.name): found for found in await client.read_deployments(limit=200)}
         return [await _register(client, _in_image(entry, image), known, scheduled) for entry in wanted]
 
@@ -62,6 +68,18 @@ async def _make_pool(client: Any, name: str) -> None:
         await client.create_work_pool(pool)
 
 
+async def _limit_queue(client: Any, pool: str, name: str, at_once: int) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        queue = await client.read_work_queue_by_name(name, work_pool_name=pool)
+    except ObjectNotFound:
+        await client.create_work_queue(name, work_pool_name=pool, concurrency_limit=at_once)
+        return
+    if queue.concurrency_limit != at_once:
+        await client.update_work_queue(queue.id, concurrency_limit=at_once)
+
+
 async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any], scheduled: bool) -> str:
     from prefect.client.schemas.actions import DeploymentUpdate
     from prefect.utilities.callables import parameter_schema
@@ -80,6 +98,7 @@ async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any]
         "enforce_parameter_schema": True,
         "version": git_commit(PROJECT),
     }
+    said |= {name: value for name, value in entry["work_pool"].items() if name == "work_queue_name"}
     if found and not _is_there(found, said, variables):
         await client.update_deployment(found.id, DeploymentUpdate(**said, job_variables={**found.job_variables, **variables}))
     elif not found:
@@ -103,8 +122,9 @@ def _schedules(entry: Mapping[str, Any]) -> list[Any]:
 def main(words: Sequence[str]) -> None:
     """All pools and schedules with --all; else these pools, or those of the local stack's start. SPACEPORT_IMAGE, where set, is their image."""
     everything = list(words) == ["--all"]
-    asked = POOLS.keys() if everything else set(words) or AT_START
-    done = asyncio.run(register_deployments(MANIFEST.read_text(), asked, scheduled=everything, image=Settings().image))
+    asked, settings = POOLS.keys() if everything else set(words) or AT_START, Settings()
+    at_once = None if everything else settings.pipelines_at_once  # on a team's server the limits are the team's
+    done = asyncio.run(register_deployments(MANIFEST.read_text(), asked, scheduled=everything, image=settings.image, at_once=at_once))
     print("\n".join(done))
 
 

@@ -119,6 +119,12 @@ class PrefectApi:
         body = {"flow_runs": where, "sort": "START_TIME_DESC", "limit": limit} | ({"work_pools": {"name": {"any_": [pool]}}} if pool else {})
         return list(self.call("POST", "/flow_runs/filter", body))
 
+    def count_ahead(self, run: Any) -> int:
+        """How many runs are under way in the queue that a run waits in."""
+        where = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
+        where |= {"work_pools": {"name": {"any_": [run["work_pool_name"]]}}, "work_pool_queues": {"name": {"any_": [run["work_queue_name"]]}}}
+        return int(self.call("POST", "/flow_runs/count", where))
+
     def states_of(self, run_id: str) -> list[Any]:
         """Every state that a run was ever in, oldest first."""
         return sorted(self.call("GET", f"/flow_run_states/?flow_run_id={run_id}"), key=lambda state: str(state["timestamp"]))

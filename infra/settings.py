@@ -81,6 +81,13 @@ class Settings(BaseSettings):
         description="A folder, s3://bucket/prefix or hf://my-org/repo that sealed checkpoints are kept in; none means: below SPACEPORT_HOME, on this machine.",
     )
 
+    pipelines_at_once: int = Field(
+        16,
+        ge=1,
+        validation_alias="SPACEPORT_PIPELINES_AT_ONCE",
+        description="How many pipeline runs the local stack carries out at once; more wait their turn. Trainings, rollbacks and promotions never wait for it.",
+    )
+
     @property
     def has_cluster(self) -> bool:
         """Whether a cluster is named, or is the one that we run in. A kubeconfig in the home folder alone isn't taken: it may be anybody's."""

@@ -2,16 +2,16 @@
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from infra.prefect_api import FINAL_STATES, PrefectApi
+from tests.browser import chromium
 from tests.eventually import eventually
 
 pytestmark = pytest.mark.slow
@@ -55,16 +55,11 @@ def api(spaceport: Any) -> PrefectApi:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("no chromium on this machine: Prefect's form isn't looked at")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        opened = chromium.new_page(viewport={"width": 1100, "height": 800})
+    with chromium("Prefect's form") as browser:
+        opened = browser.new_page(viewport={"width": 1100, "height": 800})
         opened.set_default_timeout(PATIENCE_MS)
         expect.set_options(timeout=PATIENCE_MS)
         yield opened
-        chromium.close()
 
 
 def test_a_run_is_filled_in_corrected_and_started_in_the_browser(api: PrefectApi, page: Page, spaceport: Any, project: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,8 @@ import pytest
 from infra.hub.live import CANDIDATE_FILE
 from infra.prefect_api import PrefectApi
 from infra.revisions import Frozen
-from tests.ec2_cloud import running_cloud
-from tests.ec2_cloud.operating import operated, stack_in
-from tests.kubernetes_cluster.cluster import real_cluster
-from tests.pipeline.conftest import Spaceport, running_stack
+from tests.pipeline.conftest import Spaceport
+from tests.pipeline.target_stack import stack_training_on
 
 MODEL = "demo/movie-reviews-minilm"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -28,7 +25,7 @@ class Trained(Frozen):
 
 
 class Demos:
-    """Runs the demo on a target, with whatever machines that one needs."""
+    """Runs the demo on a target."""
 
     def __init__(self, folder: Callable[[], Path]) -> None:
         self.folder = folder
@@ -42,14 +39,7 @@ class Demos:
 
     def on(self, target: str) -> Trained:
         """On a target: promoted there, and *unchanged* for another target afterwards."""
-        with ExitStack() as ends:
-            cloud = ends.enter_context(running_cloud(self.folder())) if target == "ec2" else None
-            more = stack_in(cloud) if cloud else ends.enter_context(real_cluster()).environment if target == "kubernetes" else {}
-            spaceport = ends.enter_context(running_stack(self.folder() / "home", **more))
-            prefect = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
-            if cloud:
-                variables = {"job_variables": operated(cloud, spaceport, prefect.url)}
-                prefect.call("PATCH", f"/deployments/{prefect.deployment_id(f'train_model/{target}')}", variables)
+        with stack_training_on(target, self.folder()) as (spaceport, prefect):
             return self._demo(spaceport, prefect, target)
 
     def _demo(self, spaceport: Spaceport, prefect: PrefectApi, target: str) -> Trained:

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 from deployments.following import follow
+from infra.settings import Settings
 from tasks.training_standing import where_it_stands
 from tests.eventually import eventually
 
@@ -51,6 +52,29 @@ def test_the_follower_and_the_page_say_where_the_training_stands(work: Any) -> N
     assert (work.folder / "go").exists()
     lasting = [line.rpartition("\x1b[2K")[2].split()[:2] for line in terminal.getvalue().strip().split("\n")]
     assert ["check", "done"] in lasting and ["train_model", "done"] in lasting and len(lasting) == len({line[0] for line in lasting})
+
+
+def test_pipelines_beyond_the_limit_wait_their_turn_and_say_so(work: Any) -> None:
+    """The second of two waits while one may run; the first one's training doesn't wait behind it; then both end."""
+    queue = "/work_pools/process/queues/pipelines"
+    usual = work.api.call("GET", queue)["concurrency_limit"]
+    work.api.call("PATCH", queue, {"concurrency_limit": 1})
+    try:
+        first = work.start("a")
+        eventually(lambda: work.waits(first) and work.starts)
+        terminal, second = Terminal(), work.start("b")
+
+        def look(pause_seconds: float) -> None:
+            if "waits            1 under way in its queue" in terminal.getvalue() and not (work.folder / "go").exists():
+                assert work.state(second) == "SCHEDULED"
+                work.go()
+            eventually(lambda: True, pause_seconds)
+
+        assert follow(work.api, second, terminal, look)["outcome"] == "unchanged"
+        assert (work.folder / "go").exists() and work.ends(first) == "COMPLETED"
+    finally:
+        work.api.call("PATCH", queue, {"concurrency_limit": usual})
+    assert usual == Settings().pipelines_at_once
 
 
 def test_ctrl_c_leaves_the_run_and_says_the_command_that_follows_it_again(work: Any) -> None:

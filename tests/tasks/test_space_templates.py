@@ -1,7 +1,6 @@
 """The templates that we ship, each with a real (tiny) model, as private Spaces of a private model, seen through a real browser."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from pydantic import SecretStr
 
 from infra.hub.client import HubClient
@@ -20,6 +19,7 @@ from infra.hub.spaces.render import PIN_FILE, pin
 from infra.hub.spaces.templates import TEMPLATES, SpaceTemplate
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space
+from tests.browser import chromium
 from tests.eventually import eventually
 
 TEXTS = ["the film was great , i loved it", "awful plot", "a movie"]
@@ -112,13 +112,8 @@ def live(team: Team, request: pytest.FixtureRequest) -> tuple[SpaceTemplate, Spa
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not found:
-        pytest.skip("no chromium on this machine: what a visitor sees isn't looked at")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium("what a visitor sees") as started:
+        yield started
 
 
 class Visit:

@@ -5,7 +5,6 @@ As a program (`spaces_container.py ENGINE IMAGE NAME COMMAND…`) it runs one co
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
+from infra.container_engine import ANSWER_SECONDS, answering_engine
+
 ENGINES = ("docker", "podman")
-BUILD_SECONDS, PULL_SECONDS, ANSWER_SECONDS = 3600.0, 900.0, 20.0
+BUILD_SECONDS, PULL_SECONDS = 3600.0, 900.0
 LAST_LINES = 40
 # The container has its own of these.
 OF_THIS_MACHINE = ("PATH", "HOME", "HF_HOME", "GRADIO_TEMP_DIR", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
-
-
 # The engine's client is the person's: where its daemon is, and what they are logged in to.
 OF_THE_ENGINE = frozenset(
     {"DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "CONTAINER_HOST", "CONTAINERS_CONF"}
@@ -79,7 +78,7 @@ def _open_up(folder: Path) -> None:
 
 @cache
 def _engine() -> str:
-    found = next((name for name in ENGINES if shutil.which(name) and _done(name, "info", seconds=ANSWER_SECONDS)), None)
+    found = answering_engine(ENGINES)
     if found is None:
         raise NotToBeHad("no Docker or podman answers on this machine")
     return found
