@@ -30,7 +30,8 @@ PORT_TRIES = 3
 RECONCILE_SECONDS = 15
 LOOK_UP_SECONDS = 0.2
 # Nothing of ours uses blocks, and looking for their types, or only for whether they changed, takes 5 s of every start (Prefect 3.9.1, 2026-11).
-WITHOUT_BLOCKS = {f"PREFECT_SERVER_{name}": "false" for name in ("REGISTER_BLOCKS_ON_START", "MEMOIZE_BLOCK_AUTO_REGISTRATION")}
+# The mark "Late" is one more write for each run that waits, every five seconds anew where SQLite is busy: with ninety waiting nothing else came through.
+LEAN_SERVER = {f"PREFECT_SERVER_{name}": "false" for name in ("REGISTER_BLOCKS_ON_START", "MEMOIZE_BLOCK_AUTO_REGISTRATION", "SERVICES_LATE_RUNS_ENABLED")}
 FLOW_MODULES = ("huggingface_hub.hf_api", "httpx2", "flows.pipeline", "flows.train_model", "flows.data_register", "flows.refresh_space", "flows.rollback")
 Say = Callable[[str], None]
 
@@ -158,7 +159,7 @@ class LocalStart:
             self.say(f"Prefect {self.settings.prefect_api_url} (from PREFECT_API_URL)")
             return None
         auth = self.keys.read("prefect").get_secret_value()
-        quiet = WITHOUT_BLOCKS | process_environment() | QUIET | {"PREFECT_HOME": str(self.home / "prefect"), "PREFECT_SERVER_API_AUTH_STRING": auth}
+        quiet = LEAN_SERVER | process_environment() | QUIET | {"PREFECT_HOME": str(self.home / "prefect"), "PREFECT_SERVER_API_AUTH_STRING": auth}
 
         def start(port: int, url: str) -> Daemon:
             environment = quiet | {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_UI_API_URL": f"{url}/api"}  # without these the UI calls port 4200

@@ -121,7 +121,7 @@ class PrefectApi:
 
     def count_ahead(self, run: Any) -> int:
         """How many runs are under way in the queue that a run waits in."""
-        where = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
+        where: dict[str, Any] = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
         where |= {"work_pools": {"name": {"any_": [run["work_pool_name"]]}}, "work_pool_queues": {"name": {"any_": [run["work_queue_name"]]}}}
         return int(self.call("POST", "/flow_runs/count", where))
 

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deployments.local_environment import QUIET
-from deployments.local_start import WITHOUT_BLOCKS
+from deployments.local_start import LEAN_SERVER
 from infra.git_commit import git_commit
 from infra.settings import PROJECT
 
@@ -45,7 +45,7 @@ def _make(template: Path, command: list[str], start: Path | None = None) -> None
     if start:
         shutil.copyfile(start, draft / "prefect.db")
     told = {"PREFECT_HOME": str(draft), "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true", "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "200"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | QUIET | WITHOUT_BLOCKS | told
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | QUIET | LEAN_SERVER | told
     done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     with contextlib.closing(sqlite3.connect(draft / "prefect.db")) as database:

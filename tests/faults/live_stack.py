@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from deployments.local_environment import QUIET
-from deployments.local_start import WITHOUT_BLOCKS
+from deployments.local_start import LEAN_SERVER
 from infra.daemons import free_port
 from infra.hub.embedded.process import CLIENT_ENVIRONMENT, EmbeddedHub
 from infra.prefect_api import PrefectApi
@@ -38,7 +38,7 @@ class PrefectBehindLine:
         told = {"PREFECT_HOME": str(home), "PREFECT_SERVER_API_AUTH_STRING": PREFECT_AUTH, "PREFECT_SERVER_API_PORT": port}
         command = [sys.executable, "-m", "infra.prefect_server", "--port", port]
         with (home.parent / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(command, env=process_environment() | WITHOUT_BLOCKS | QUIET | told, cwd=PROJECT, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, env=process_environment() | LEAN_SERVER | QUIET | told, cwd=PROJECT, stdout=log, stderr=log)
         self.api = PrefectApi(f"http://127.0.0.1:{port}/api", PREFECT_AUTH, patience_seconds=120)
         self.api.call("GET", "/admin/version")
         self.line = Line(f"http://127.0.0.1:{port}", with_spaces=False)

@@ -162,6 +162,20 @@ def test_a_machine_that_is_waited_for_in_vain_is_said(project: Project, said: st
     assert project.state(early)[0] == "PENDING"
 
 
+@pytest.mark.parametrize(("states", "truth", "kind"), [(("PENDING",), "FAILED", "bad input"), (("RUNNING", "PENDING"), "CRASHED", "preempted")])
+def test_a_machine_that_is_up_and_never_begins_its_run_is_ended(project: Project, states: tuple[str, ...], truth: str, kind: str) -> None:
+    """It may take its start limit again, and then isn't paid for any longer; where the run has worked on such a machine, another one is tried."""
+    run_id, machine_id = project.run(states[0], started=True, start_timeout_seconds=0.5)
+    for state in states[1:]:
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    busy, _ = project.run("RUNNING", started=True, start_timeout_seconds=0.0)
+    assert project.watch.once() == []
+    assert eventually(project.watch.once) == [run_id] and project.yard.ended == [machine_id]
+    state, message = project.state(run_id)
+    assert state == truth and message.startswith(f"{kind}: Machine {machine_id} has been up for ") and message.endswith("It said last: step 4")
+    assert project.state(busy)[0] == "RUNNING"
+
+
 def test_a_run_that_is_cancelled_before_it_had_a_machine_ends_at_once(project: Project) -> None:
     """Nothing in such a machine can hear of it."""
     run_id, machine_id = project.run("CANCELLING", created_at=datetime.now(UTC), start_timeout_seconds=60.0)

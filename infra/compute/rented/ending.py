@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from infra.compute.phases import IMAGE_LABEL
-from infra.compute.rented.machines import GONE, NEVER_HAD, EndedByItself, Machine, Provider, never_had
+from infra.compute.rented.machines import GONE, NEVER_HAD, SILENT, EndedByItself, Machine, Provider, never_had, silent
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
 from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
 
@@ -63,6 +63,7 @@ class Watch:
         self.api, self.provider, self.pool, self.in_hand = api, provider, pool, in_hand
         self._missing: dict[str, int] = {}
         self._noted: set[tuple[str, float]] = set()
+        self._up_since: dict[str, float] = {}  # monotonic, by machine, while its run hasn't begun
 
     async def forever(self, every_seconds: float = WATCH_SECONDS) -> None:
         """Look again and again; what can't be asked now is asked the next time."""
@@ -98,6 +99,10 @@ class Watch:
         machine = machine or Machine(id=machine_id, run_id=run_id, stage=GONE, lives=False)
         if machine.lives and not machine.started:
             machine = self._given_up(machine, is_cancelled=state == "CANCELLING")
+        elif machine.lives and state == "PENDING":
+            machine = self._begun_in_time(machine)
+        else:
+            self._up_since.pop(machine.id, None)
         if machine.lives:
             self._missing.pop(run_id, None)
             self._note_image(machine)
@@ -106,7 +111,7 @@ class Watch:
         if machine.stage == GONE and self._missing[run_id] < LOOKS_UNTIL_GONE:
             return False
         # A run that is only just being started again may still name the machine of its last attempt.
-        if state == "PENDING" and machine.stage != NEVER_HAD and age_seconds(run["state"]) < STARTING_SECONDS:
+        if state == "PENDING" and machine.stage not in {NEVER_HAD, SILENT} and age_seconds(run["state"]) < STARTING_SECONDS:
             return False
         self._missing.pop(run_id)
         conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
@@ -127,6 +132,15 @@ class Watch:
         self.provider.end(machine.id)
         return never_had(self.provider.noun, machine, limit or waited)
 
+    def _begun_in_time(self, machine: Machine) -> Machine:
+        """A machine that is up may take as long again until its run begins; one that never boots, or hangs, would cost money until its lease."""
+        up_seconds = time.monotonic() - self._up_since.setdefault(machine.id, time.monotonic())
+        if machine.start_timeout_seconds is None or up_seconds < machine.start_timeout_seconds:
+            return machine
+        self.provider.end(machine.id)
+        self._up_since.pop(machine.id)
+        return silent(self.provider.noun, machine, up_seconds)
+
 
 def _abandoned_seconds(run: Mapping[str, Any]) -> float:
     """How long a run may be without a machine until whoever looks for one must have died over it."""
@@ -142,7 +156,7 @@ def _error(provider: Provider, machine: Machine, *, began: bool) -> SpaceportErr
         return CapacityError(f"{provider.noun} {machine.id}: {(machine.said or '').rstrip('.')}. Choose other hardware, or try again later.")
     if not machine.id:
         return Preempted("no machine of it is to be found; the worker that was renting one has died.")
-    error = provider.why_it_ended(machine)
+    error = EndedByItself(machine.said or "") if machine.stage == SILENT else provider.why_it_ended(machine)
     if not isinstance(error, Preempted):
         return error
     last = provider.last_lines(machine.id).splitlines()

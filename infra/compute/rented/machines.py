@@ -9,7 +9,7 @@ from infra.revisions import Frozen
 if TYPE_CHECKING:  # `plan` asks providers for prices, and need not wait two seconds for Prefect
     from prefect.client.schemas.objects import FlowRun
 
-GONE, NEVER_HAD = "GONE", "NEVER HAD"  # stages that are ours
+GONE, NEVER_HAD, SILENT = "GONE", "NEVER HAD", "SILENT"  # stages that are ours
 
 
 class Machine(Frozen):
@@ -76,6 +76,12 @@ def never_had(noun: str, machine: Machine, start_timeout_seconds: float) -> Mach
     """The machine as one that was given up before it was had."""
     said = f"no {noun} was to be had within {start_timeout_seconds:.0f} s" + (f": {machine.said}" if machine.said else "")
     return machine.model_copy(update={"stage": NEVER_HAD, "lives": False, "said": said})
+
+
+def silent(noun: str, machine: Machine, up_seconds: float) -> Machine:
+    """The machine as one that was given up since its run never began on it."""
+    said = f"{noun} {machine.id} has been up for {up_seconds:.0f} s."
+    return machine.model_copy(update={"stage": SILENT, "lives": False, "said": said})
 
 
 def gone(machine: Machine) -> Machine:
