@@ -63,12 +63,14 @@ def best_start(target: str, rounds: int) -> Start:
 
 def triggered(spaceport: Spaceport, prefect: PrefectApi, folder: Path, target: str, number: int) -> Start:
     """One pipeline that nobody has run."""
-    config = tiny_pipeline(folder / f"of-{number}", f"of-{number}")
+    name = f"of-{number}"
+    config = tiny_pipeline(folder / name, name)
     (config.parent / "script.py").write_text(f"import time; print({SAID!r}, time.time(), flush=True)\n{KNOWN_WORDS_SCRIPT}")
     began = time.time()
     code, _, said = spaceport("run", str(config), "--target", target)
     assert code == 0, said
-    (child,) = [run for run in prefect.find_runs(tag="spaceport") if run["name"].startswith(f"train-of-{number}")]
+    trainings = [run for run in prefect.find_runs(tag="spaceport") if run["name"].startswith("train-")]
+    (child,) = [run for run in trainings if run["parameters"]["config"]["name"] == name]
     first = eventually(lambda: _said_at(prefect, child["id"]))
     (shown,) = prefect.artifacts(child["id"], "phases")
     return Start(first - began, shown["description"])

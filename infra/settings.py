@@ -82,10 +82,10 @@ class Settings(BaseSettings):
     )
 
     pipelines_at_once: int = Field(
-        16,
+        default_factory=lambda: 4 * (os.cpu_count() or 1),
         ge=1,
         validation_alias="SPACEPORT_PIPELINES_AT_ONCE",
-        description="How many pipeline runs the local stack carries out at once; more wait their turn. Trainings, rollbacks and promotions never wait for it.",
+        description="How many pipeline runs the local stack carries out at once, by default four per core; more wait their turn. What they start never waits.",
     )
 
     @property
