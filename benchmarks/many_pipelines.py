@@ -2,9 +2,9 @@
 
     python -m benchmarks.many_pipelines [--pipelines 10 100]
 
-All are triggered at once on a local stack of the benchmark's own, which carries out as many at once as it usually does. A state is true when the run is Completed, and
-the model's main carries exactly one commit of ours, the promotion; anything else counts against us. Meanwhile the server's /health is asked five times a
-second; the bar is a second. The reference for the seconds of one pipeline among many is one alone, just before.
+All are triggered at once on a local stack of the benchmark's own, which carries out as many at once as it usually does. A state is true when the run is
+Completed, and the model's main carries exactly one commit of ours, the promotion; anything else counts against us. Meanwhile the server's /health is asked
+five times a second; the bar is a second. The reference for the seconds of one pipeline among many is one alone, just before.
 """
 
 import argparse
