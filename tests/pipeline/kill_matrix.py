@@ -83,7 +83,8 @@ class Case:
         report = self._ends()
         assert report["outcome"] == "promoted", report
         again = self._attempts(child) > attempts
-        assert self._promises_are_kept(child, began_again_after=sealed if again else []) == []
+        broken = self._promises_are_kept(child, began_again_after=sealed if again else [])
+        assert not broken, (broken, log_lines(self.prefect, child))
 
     def _trains(self) -> tuple[str, str]:
         """The pipeline run and its training run, whose script has begun."""
