@@ -29,7 +29,7 @@ LONG_EPOCHS, SLICE_EPOCHS = 40, 16
 RETRIES = 2  # on-call's
 PAGE_LINES = 200
 LONGEST_WAIT_SECONDS = 8.0
-_EVENT = re.compile(r"checkpoint checkpoint-(?P<sealed>\d+) is sealed|goes on from checkpoint checkpoint-(?P<resumed>\d+)")
+_EVENT = re.compile(r"checkpoint checkpoint-(?P<sealed>\d+) is sealed|attempt \d+ goes on from checkpoint checkpoint-(?P<resumed>\d+)")
 
 every_victim = pytest.mark.parametrize("victim", VICTIMS)
 every_seed = pytest.mark.parametrize("seed", SEEDS)
@@ -40,6 +40,12 @@ class Event(NamedTuple):
 
     what: Literal["sealed", "resumed"]
     step: int
+
+
+def events_of(lines: Sequence[str]) -> list[Event]:
+    """What a log's lines say by their beginning: an ended machine's last words, which are one line of the log, repeat what stands there already."""
+    found = [event for line in lines if (event := _EVENT.match(line))]
+    return [Event("sealed", int(event["sealed"])) if event["sealed"] else Event("resumed", int(event["resumed"])) for event in found]
 
 
 def wrong_order(events: Sequence[Event]) -> list[str]:
@@ -148,8 +154,7 @@ class Case:
         return Counter(re.findall(r"Spaceport-Key: (\w+)", "\n".join(messages.values())))
 
     def _events(self, run_id: str) -> list[Event]:
-        found = _EVENT.finditer("\n".join(log_lines(self.prefect, run_id)))
-        return [Event("sealed", int(event["sealed"])) if event["sealed"] else Event("resumed", int(event["resumed"])) for event in found]
+        return events_of(log_lines(self.prefect, run_id))
 
 
 def log_lines(prefect: PrefectApi, run_id: str) -> list[str]:
