@@ -44,8 +44,8 @@ async def register_deployments(
         for pool in sorted({entry["work_pool"]["name"] for entry in wanted} - there):
             await _make_pool(client, pool)
         if at_once:
-            for pool, queue in sorted({(pool["name"], pool["work_queue_name"]) for entry in wanted if "work_queue_name" in (pool := entry["work_pool"])}):
-                await _limit_queue(client, pool, queue, at_once)
+            for pool in [entry["work_pool"] for entry in wanted if "work_queue_name" in entry["work_pool"]]:
+                await _limit_queue(client, pool["name"], pool["work_queue_name"], at_once)
         known = {(found.flow_id, found.name): found for found in await client.read_deployments(limit=200)}
         return [await _register(client, _in_image(entry, image), known, scheduled) for entry in wanted]
 
