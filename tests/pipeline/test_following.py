@@ -77,6 +77,18 @@ def test_pipelines_beyond_the_limit_wait_their_turn_and_say_so(work: Any) -> Non
     assert usual == Settings().pipelines_at_once
 
 
+def test_the_limit_is_what_the_environment_says_at_the_next_start(work: Any) -> None:
+    """Whoever changes SPACEPORT_PIPELINES_AT_ONCE and starts the stack again has the new one."""
+
+    def registered(**told: str) -> int:
+        reached = {"PREFECT_API_URL": work.api.url, "PREFECT_API_AUTH_STRING": work.spaceport.key("prefect")}
+        command = [sys.executable, "-m", "deployments.registry"]  # what a start runs
+        subprocess.run(command, env=work.spaceport.environment | reached | told, check=True, capture_output=True, timeout=120)
+        return int(work.api.call("GET", "/work_pools/process/queues/pipelines")["concurrency_limit"])
+
+    assert [registered(SPACEPORT_PIPELINES_AT_ONCE="3"), registered()] == [3, Settings().pipelines_at_once]
+
+
 def test_ctrl_c_leaves_the_run_and_says_the_command_that_follows_it_again(work: Any) -> None:
     """The command ends with 130 and the run goes on; the printed command, typed as it stands, attaches to that run and ends with 0."""
     words = [sys.executable, "-m", "deployments.command", "run", str(work.config), "--train.args.note", "two words"]
