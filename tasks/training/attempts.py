@@ -46,6 +46,8 @@ async def start_attempt(store: CheckpointStore, budget: Budget, work: Path, say:
         say(f"checkpoint {name} in {attempt.uri} is damaged and is passed over.")
     if brought:
         say(f"attempt {attempt.number} goes on from checkpoint {brought} of {attempt.uri}")
+    elif attempt.sealed and attempt.sealed[0].name not in attempt.damaged:
+        say(f"attempt {attempt.number} goes on from checkpoint {attempt.sealed[0].name}, or a newer one, which this machine still has")
     return attempt, lease_seconds
 
 

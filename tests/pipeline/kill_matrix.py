@@ -135,6 +135,8 @@ class Case:
         ]
         broken = [f"run {run['name']} is still {run['state']['type']}" for run in runs if run["state"]["type"] not in FINAL_STATES]
         broken += [f"step key {key[:12]} was published {times} times" for key, times in self._published().items() if times > 1]
+        tried = sum(state["name"] == "AwaitingRetry" for state in self.prefect.states_of(child))
+        broken += [f"one kill was followed by {tried} tries"] if tried > 1 else []
         events = self._events(child)
         if began_again_after and not any(event.what == "resumed" for event in events):
             broken.append(f"an attempt began from nothing although {began_again_after[-1].step} was sealed before the kill")

@@ -1,6 +1,7 @@
 """Training on rented EC2 instances: the same as on this machine, and true whatever dies. Against machines that really boot, seal and die."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.ec2_cloud import Ec2Cloud, running_cloud
 from tests.ec2_cloud.operating import operated, stack_in
 from tests.eventually import eventually
 from tests.pipeline.conftest import no_space, same_bytes_in_two_processes
-from tests.pipeline.kill_matrix import Case, every_seed, every_victim
+from tests.pipeline.kill_matrix import Case, every_seed, every_victim, log_lines
 
 POOL = "ec2"
 LONG = ["--train.args.epochs", "20"]
@@ -155,10 +156,12 @@ def test_a_spot_notice_seals_and_the_next_machine_resumes(training: Training, cl
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_host_that_dies_is_replaced(training: Training, cloud: Ec2Cloud) -> None:
-    """No signal, no goodbye: EC2's word makes the run Crashed, and its next attempt on another machine goes on from what was sealed."""
+def test_a_host_that_dies_is_replaced(training: Training, cloud: Ec2Cloud, prefect: PrefectApi) -> None:
+    """No signal, no goodbye: EC2's word makes the run Crashed, its log has the console's tail, and its next attempt elsewhere goes on from what was sealed."""
     cloud.tell("kill", id=training.id)
     assert training.ends()["outcome"] == "promoted"
+    last_words = [line for line in log_lines(prefect, training.child) if line.startswith("EC2 instance ") and f"/{training.id} said last:\n" in line]
+    assert len(last_words) == 1 and "Beginning flow run" in last_words[0]
     assert training.reasons == ["Client.InstanceInitiatedShutdown", "Server.InternalError"]
 
 
@@ -206,6 +209,18 @@ def test_no_capacity_anywhere_is_said(spaceport: Any, project: Path, cloud: Ec2C
     code, report, _ = spaceport("run", str(no_space(project, "acme/no-capacity")), "--target", POOL)
     assert (code, report["error"]["kind"]) == (1, "capacity"), report
     assert "t3.medium spot (InsufficientInstanceCapacity), t3.medium on-demand" in report["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_machine_that_runs_and_never_begins_its_run_is_ended(spaceport: Any, project: Path, pool: Any) -> None:
+    """It boots, and what it is told to run isn't this project: the run fails with the reason a minute after the start limit, and nothing is rented on."""
+    limit, began = 10.0, time.monotonic()
+    pool(command="sleep 3600", start_timeout_seconds=limit)
+    code, report, said = spaceport("run", str(no_space(project, "acme/never-begins")), "--target", POOL)
+    assert (code, report["error"]["kind"]) == (1, "bad input"), said
+    assert "has been up for " in report["error"]["message"] and "Its run never began" in report["error"]["message"]
+    assert time.monotonic() - began < limit + 60
 
 
 @pytest.mark.slow

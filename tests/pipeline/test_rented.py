@@ -18,7 +18,7 @@ from deployments.status import _in_words
 from infra.compute.attach_or_start import Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
-from infra.compute.rented.ending import START_LIMIT_LABEL, Watch
+from infra.compute.rented.ending import START_LIMIT_LABEL, Watch, conclude
 from infra.compute.rented.following import follow
 from infra.compute.rented.machines import EndedByItself, Machine
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
@@ -311,6 +311,17 @@ def test_a_machine_whose_program_fails_before_its_run_began_was_the_wrong_order(
     assert project.watch.once() == [run_id]
     state, message = project.state(run_id)
     assert state == truth and message.startswith(words) and message.endswith("It said last: step 4")
+
+
+@pytest.mark.parametrize(("later", "truth"), [((), "CRASHED"), (("FAILED", "SCHEDULED", "PENDING", "RUNNING"), "RUNNING")])
+def test_a_machine_that_is_said_to_have_ended_late_takes_nothing_from_the_next(project: Project, later: tuple[str, ...], truth: str) -> None:
+    """Its run said so itself, was tried again and works on another machine; where it didn't, the provider's word is its state."""
+    run_id, machine_id = project.run("PENDING", stage="taken", lives=False)
+    since = str(project.api.read_run(run_id)["state"]["id"])
+    for state in ("RUNNING", *later):
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    assert conclude(project.api, project.yard, project.yard.machines[machine_id], since) is (truth == "CRASHED")
+    assert project.state(run_id)[0] == truth
 
 
 async def test_a_machine_that_cant_be_ended_at_its_start_limit_is_ended_the_next_time(project: Project) -> None:

@@ -26,13 +26,13 @@ _log = logging.getLogger("spaceport.rented")
 def conclude(api: PrefectApi, provider: Provider, machine: Machine, since: str | None = None) -> bool:
     """Give the run of a machine that has ended its true state, if it has none of its own after a moment; whether it was given one.
 
-    `since` is the id of the state in which the machine was looked for: pending in another, the run waits for another machine.
+    `since` is the id of the state in which the machine was looked for: a run that was scheduled again after it is another machine's by now.
     """
     ends = time.monotonic() + SETTLE_SECONDS
     while (found := api.read_run(machine.run_id)["state"])["type"] not in FINAL_STATES and time.monotonic() < ends:
         time.sleep(0.5)
     state = found["type"]
-    if state in FINAL_STATES or state == "SCHEDULED" or (state == "PENDING" and since not in (None, found["id"])):  # the latter: retried already
+    if state in FINAL_STATES or state == "SCHEDULED" or (since and _tried_again(api, machine.run_id, since)):
         return False
     if state == "CANCELLING":
         api.set_state(machine.run_id, "CANCELLED", f"{provider.noun} {machine.id} has ended", force=True)
@@ -147,6 +147,13 @@ def _abandoned_seconds(run: Mapping[str, Any]) -> float:
     limit = (run.get("labels") or {}).get(START_LIMIT_LABEL)
     told_to_go = run["state"]["type"] == "CANCELLING"  # which a worker that lives hears of in the middle of its walk
     return ABANDONED_SECONDS if limit is None or told_to_go else float(limit) + ABANDONED_SLACK_SECONDS
+
+
+def _tried_again(api: PrefectApi, run_id: str, since: str) -> bool:
+    """Whether a run was scheduled again after a state, by its id. A provider may say of a machine that it has ended long after its run said so."""
+    states = api.states_of(run_id)
+    place = next((number for number, state in enumerate(states) if state["id"] == since), len(states))
+    return any(state["type"] == "SCHEDULED" for state in states[place:])
 
 
 def _error(provider: Provider, machine: Machine, *, began: bool) -> SpaceportError:
