@@ -87,16 +87,18 @@ async def test_the_next_attempt_goes_on_elsewhere(trainings):
     assert any("goes on from checkpoint state.json" in line for line in trainings.lines)
 
 
-async def test_a_killed_script_goes_on_from_its_last_sealed_checkpoint(trainings):
-    """kill -9 of the script between two checkpoints costs what came after the last one, and is told as preempted."""
+@pytest.mark.parametrize(("machine", "said"), [("b", "state.json of "), ("a", "state.json, or a newer one, which this machine still has")])
+async def test_a_killed_script_goes_on_from_its_last_sealed_checkpoint(trainings, machine, said):
+    """kill -9 of the script between two checkpoints costs what came after the last one, and is told as preempted; the next attempt says where it goes on."""
     first = asyncio.create_task(trainings.on("a", trainings.config(hold_at=5)))
     await eventually_async(trainings.pid)
     psutil.Process(trainings.pid()).kill()
     with pytest.raises(SpaceportError) as caught:
         await first
     assert caught.value.kind == "preempted"
-    trained = await trainings.on("b", trainings.config())
+    trained = await trainings.on(machine, trainings.config())
     assert trained.metrics == {"began": 4, "step": 6} and 0 < trained.lost_seconds <= trained.earlier_seconds
+    assert any(line.startswith(f"attempt 2 goes on from checkpoint {said}") for line in trainings.lines)
 
 
 async def test_a_newer_attempt_ends_the_older(trainings):
