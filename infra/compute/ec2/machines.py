@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from infra.compute.ec2.answers import Lost, aws_errors, code_of
 from infra.compute.ec2.endings import error_of
-from infra.compute.rented.machines import Machine
+from infra.compute.rented.machines import Machine, attachable
 from infra.errors import BadInput, RateLimited, SpaceportError
 from infra.settings import Settings
 
@@ -24,12 +24,6 @@ TAIL_LINES: Final = 20
 NOT_FOUND: Final = ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed")
 SILENCE_SECONDS = 30.0
 _TRIES = 4
-
-
-class Instance(Machine):
-    """A machine that also knows which attempt of its run it was started for."""
-
-    attempt: int = 0
 
 
 class Instances:
@@ -49,19 +43,11 @@ class Instances:
             raise BadInput("SPACEPORT_EC2_REGION is not set, so no machines are rented from EC2. Set it for the worker, and for whatever runs the sweep.")
         return cls(settings.ec2_region, settings.ec2_owner)
 
-    def living(self, run_id: str, attempt: int = 0) -> Instance | None:
-        """The instance of a flow run that can be attached to: of the latest attempt, which is `attempt` at least, the oldest. The others are ended.
+    def living(self, run_id: str, attempt: int = 0) -> Machine | None:
+        """The instance of a flow run that can be attached to."""
+        return attachable(self.listed(ATTACHABLE, run_id), attempt, self.end)
 
-        One of an earlier attempt still runs while it shuts down, and its run will never begin on it again.
-        """
-        found = sorted(self.listed(ATTACHABLE, run_id), key=lambda machine: (-machine.attempt, machine.created_at or datetime.now(UTC), machine.id))
-        kept = next((machine for machine in found[:1] if machine.attempt >= attempt), None)
-        for surplus in found:
-            if surplus is not kept:
-                self.end(surplus.id)
-        return kept
-
-    def listed(self, states: Sequence[str] = LIVING, run_id: str | None = None, token: str | None = None) -> list[Instance]:
+    def listed(self, states: Sequence[str] = LIVING, run_id: str | None = None, token: str | None = None) -> list[Machine]:
         """Our instances in these states; in any, ended ones too, where none is named."""
         filters = [
             {"Name": f"tag:{OWNER_TAG}", "Values": [self.owner]},
@@ -73,7 +59,7 @@ class Instances:
             pages = self._client().get_paginator("describe_instances").paginate(Filters=filters)
             return [self._seen(instance) for page in pages for held in page["Reservations"] for instance in held["Instances"]]
 
-    def look(self, machine_id: str) -> Instance | None:
+    def look(self, machine_id: str) -> Machine | None:
         """An instance as it is now; None when EC2 knows none of that id."""
         region, instance_id = self._parted(machine_id)
         try:
@@ -85,7 +71,7 @@ class Instances:
             raise
         return self._seen(found[0]["Instances"][0], region) if found else None
 
-    def run(self, request: Mapping[str, Any]) -> Instance:
+    def run(self, request: Mapping[str, Any]) -> Machine:
         """RunInstances for one instance. An answer that was lost is asked for with the very same call, which starts nothing twice."""
         for attempt in range(1, _TRIES + 1):
             try:
@@ -154,11 +140,11 @@ class Instances:
         region, _, instance_id = machine_id.rpartition("/")
         return region or self.region, instance_id
 
-    def _seen(self, instance: Mapping[str, Any], region: str | None = None) -> Instance:
+    def _seen(self, instance: Mapping[str, Any], region: str | None = None) -> Machine:
         tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
         lease, attempt, limit = (tags.get(name, "") for name in (LEASE_TAG, ATTEMPT_TAG, START_TAG))
         reason, where = instance.get("StateReason") or {}, region or self.region
-        return Instance(
+        return Machine(
             id=f"{where}/{instance['InstanceId']}",
             run_id=tags.get(RUN_TAG, ""),
             attempt=int(attempt) if attempt.isdigit() else 0,

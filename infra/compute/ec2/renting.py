@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from infra.compute.ec2.answers import LIMITS, NO_CAPACITY, NOT_OFFERED, code_of
 from infra.compute.ec2.candidates import Candidate
-from infra.compute.ec2.machines import ATTACHABLE, Instance, Instances
+from infra.compute.ec2.machines import ATTACHABLE, Instances
 from infra.compute.rented.machines import Machine
 from infra.errors import BadInput, CapacityError, QuotaExceeded, SpaceportError
 
@@ -88,7 +88,7 @@ class Renting:
                 return machine
         raise CapacityError(f"{MOST_LIVES} instances of {candidate} ended before the run began on one. Look at their consoles.")
 
-    def _started(self, token: str) -> Instance | None:
+    def _started(self, token: str) -> Machine | None:
         """The instance of a client token, dead or alive. A list that doesn't show it yet is asked again: another life would be a second instance."""
         for look in range(LOOKS):
             time.sleep(BETWEEN_LOOKS_SECONDS if look else 0.0)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.compute.rented.machines import EndedByItself, Machine, Order
+from infra.compute.rented.machines import EndedByItself, Machine, Order, attachable
 from infra.errors import BadInput, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unhealthy, UnknownOutcome
 from infra.hub.answers import hub_errors, status_of
 from infra.hub.client import HubClient
@@ -47,7 +47,7 @@ class Jobs:
 
     def attach_or_start(self, order: Order, flavor: str, secrets: Mapping[str, str]) -> Machine:
         """The living Job of this flow run, or a new one. An answer that was lost is looked for by label before anything is asked again."""
-        found = self.living(order.run_id)
+        found = self.living(order.run_id, order.attempt)
         if found:
             return found
         labels = {
@@ -65,17 +65,14 @@ class Jobs:
                 return self._seen(self.hub.api.run_job(**spec, flavor=flavor, timeout=order.lease_seconds, namespace=self.namespace))
         except (Unhealthy, UnknownOutcome):
             time.sleep(LOOK_AGAIN_SECONDS)
-            found = self.living(order.run_id)
+            found = self.living(order.run_id, order.attempt)
             if found:
                 return found
             raise
 
-    def living(self, run_id: str) -> Machine | None:
-        """The Job of a flow run that still lives; of several, which a lost answer may leave, the oldest, and the others are ended."""
-        found = sorted(self.listed(LIVING, run_id), key=lambda machine: (machine.created_at or datetime.now(UTC), machine.id))
-        for surplus in found[1:]:
-            self.end(surplus.id)
-        return found[0] if found else None
+    def living(self, run_id: str, attempt: int = 0) -> Machine | None:
+        """The Job of a flow run that can be attached to; a lost answer may leave several."""
+        return attachable(self.listed(LIVING, run_id), attempt, self.end)
 
     def listed(self, stages: Sequence[str] = LIVING, run_id: str | None = None) -> list[Machine]:
         """Our Jobs in these stages."""
@@ -137,13 +134,14 @@ class Jobs:
 
     def _seen(self, job: Any, namespace: str | None = None) -> Machine:
         labels = job.labels or {}
-        lease, start_limit = labels.get(LEASE_LABEL, ""), labels.get(START_LIMIT_LABEL, "")
+        lease, attempt, start_limit = (labels.get(name, "") for name in (LEASE_LABEL, ATTEMPT_LABEL, START_LIMIT_LABEL))
         stage = str(getattr(job.status.stage, "value", job.status.stage))
         return Machine(
             id=f"{namespace or self.namespace}/{job.id}",
             run_id=labels.get(RUN_LABEL, ""),
             stage=stage,
             lives=stage in LIVING,
+            attempt=int(attempt) if attempt.isdigit() else 0,
             created_at=job.created_at,
             said=job.status.message,
             url=job.url,

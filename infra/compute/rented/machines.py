@@ -1,6 +1,7 @@
 """A rented machine in our words, and what its provider must answer."""
 
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from infra.errors import Preempted, SpaceportError
@@ -20,6 +21,7 @@ class Machine(Frozen):
     stage: str  # the provider's own word
     lives: bool  # whether it runs, or may still come to run
     started: bool = False  # whether it was ever had
+    attempt: int = 0  # of its run, which it was had for
     created_at: datetime | None = None
     image_seconds: float | None = None  # from its being there to its image's running, where the provider tells the two apart
     said: str | None = None  # the provider's reason for its stage
@@ -65,6 +67,19 @@ class Provider(Protocol):
 
     def why_it_ended(self, machine: Machine) -> SpaceportError:
         """What the end of a machine means, as one error of our tree, for a run that couldn't say so itself: `EndedByItself` where its own program failed."""
+
+
+def attachable(living: Sequence[Machine], attempt: int, end: Callable[[str], None]) -> Machine | None:
+    """Of a run's living machines the one to attach to: of its latest attempt, which is `attempt` at least, the oldest. The others are ended.
+
+    One of an earlier attempt still lives while it shuts down, and its run will never begin on it again.
+    """
+    found = sorted(living, key=lambda machine: (-machine.attempt, machine.created_at or datetime.now(UTC), machine.id))
+    kept = next((machine for machine in found[:1] if machine.attempt >= attempt), None)
+    for surplus in found:
+        if surplus is not kept:
+            end(surplus.id)
+    return kept
 
 
 def step_key(flow_run: "FlowRun") -> str:

@@ -52,10 +52,22 @@ def test_a_run_has_one_job_however_often_it_is_asked_for(jobs: Jobs) -> None:
     jobs.end(second.id)
 
 
+def test_an_attempt_is_not_sent_to_the_job_of_the_one_before(jobs: Jobs) -> None:
+    """That may still be *running* while its program ends, after its run failed: the next attempt gets a Job of its own, and only that one lives on."""
+    run = uuid.uuid4().hex
+    first = had(jobs, order(run))
+    second = had(jobs, order(run, attempt=2))
+    assert second.id != first.id and had(jobs, order(run, attempt=2)).id == second.id
+    ended_at_last(jobs, first.id)
+    assert [machine.id for machine in jobs.listed(run_id=run)] == [second.id]
+    jobs.end(second.id)
+
+
 def test_of_two_jobs_of_one_run_the_younger_is_ended(jobs: Jobs) -> None:
     """A lost answer may leave two: whoever looks next keeps the oldest."""
     run = uuid.uuid4().hex
-    found = [jobs.hub.api.run_job(image="python", command=list(SLEEP), labels={"spaceport-run": run}, namespace=jobs.namespace) for _ in range(2)]
+    labels = {"spaceport-run": run, "spaceport-attempt": "1"}
+    found = [jobs.hub.api.run_job(image="python", command=list(SLEEP), labels=labels, namespace=jobs.namespace) for _ in range(2)]
     assert had(jobs, order(run)).id == f"{jobs.namespace}/{found[0].id}"
     ended_at_last(jobs, f"{jobs.namespace}/{found[1].id}")
     jobs.end(f"{jobs.namespace}/{found[0].id}")
