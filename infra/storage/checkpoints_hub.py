@@ -56,7 +56,7 @@ class HubShelf:
         from huggingface_hub import CommitOperationAdd
 
         self._make()
-        mine, last = hashlib.sha256(body).hexdigest(), None
+        mine, last, sent = hashlib.sha256(body).hexdigest(), None, dict[str, "CommitOperationAdd"]()
         for attempt in range(_TRIES):
             sha = str(self._hub.head(self.repo, self.branch))
             found = self._head_at(sha)
@@ -64,8 +64,9 @@ class HubShelf:
                 break
             if (found[1] if found else None) != tag:
                 raise Moved
+            sent = dict(self._waiting)
             try:
-                self._commit([*self._waiting.values(), CommitOperationAdd(path_in_repo=HEAD, path_or_fileobj=body)], "Move the head", sha)
+                self._commit([*sent.values(), CommitOperationAdd(path_in_repo=HEAD, path_or_fileobj=body)], "Move the head", sha)
                 break
             except Conflict:  # other work of this branch (a place was dropped) came between
                 continue
@@ -74,7 +75,9 @@ class HubShelf:
                 time.sleep(error.retry_after_seconds if isinstance(error, RateLimited) else self._hub.pause_seconds * 2**attempt)
         else:
             raise last or Unhealthy(f"{self.uri}: the branch moves all the time. Run it again.")
-        self._waiting.clear()
+        for name, add in sent.items():  # no other: while this commit was made, the thread that seals may have put the next file
+            if self._waiting.get(name) is add:
+                self._waiting.pop(name, None)
         return mine
 
     def put(self, name: str, source: Path | bytes, sha256: str, may_link: bool) -> None:
@@ -122,7 +125,8 @@ class HubShelf:
         """Delete a folder. The Hub keeps its large files until somebody deletes them for good (repository settings, Storage)."""
         from huggingface_hub import CommitOperationDelete
 
-        self._waiting = {name: add for name, add in self._waiting.items() if not name.startswith(f"{place}/")}
+        for name in [name for name in list(self._waiting) if name.startswith(f"{place}/")]:
+            self._waiting.pop(name, None)
         try:
             if place in self.places():
                 self._commit([CommitOperationDelete(path_in_repo=f"{place}/", is_folder=True)], f"Drop {place}", None)

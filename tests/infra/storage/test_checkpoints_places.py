@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import resource
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from infra.storage.checkpoints_s3 import S3Shelf
 from infra.storage.head import Superseded
 from infra.storage.mirror import Mirror
 from infra.storage.sources_s3 import list_s3
+from tests.eventually import eventually
 from tests.faults.line import Line, Traffic
 from tests.infra.storage.stores import KEY, write
 
@@ -183,6 +185,26 @@ def test_on_the_hub_a_seal_and_the_end_of_an_attempt_put_its_seconds_on_the_bill
     mirror.start()
     mirror.close()
     assert store.head().spent_seconds > 61
+
+
+@pytest.mark.parametrize("objects", ["hub"], indirect=True)
+def test_on_the_hub_seconds_that_are_recorded_while_a_checkpoint_is_sealed_take_none_of_its_files(store, objects, monkeypatch, tmp_path):
+    """The last beat's commit and the last seal meet when a script ends: a commit takes what was put before it, and leaves what comes meanwhile."""
+    attempt, checkpoint = store.take(), write(tmp_path / "here", 1)
+    shelf = store.shelf
+    commit, sealing = shelf._commit, threading.Thread(target=attempt.seal, args=(checkpoint,))
+
+    def meanwhile(*words):
+        commit(*words)
+        if not sealing.ident:
+            sealing.start()
+            eventually(lambda: len(shelf._waiting) == 5, 30)  # its four files and their list; now it waits for its turn to move the head
+
+    monkeypatch.setattr(shelf, "_commit", meanwhile)
+    attempt.spend(1, is_last=True)
+    sealing.join()
+    found = open_store(objects.uri, KEY).take().newest(tmp_path / "there")
+    assert found and found.name == "checkpoint-1"
 
 
 @pytest.mark.parametrize("objects", ["hub"], indirect=True)
