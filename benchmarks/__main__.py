@@ -30,7 +30,7 @@ PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     "first_line": ([], ["--rounds", "1"]),
     "first_line_on_targets": ([], ["--rounds", "1"]),
     "many_pipelines": ([], ["--pipelines", "10"]),
-    "publishing": (["--rounds", "2"], ["--rounds", "1", "--large-mb", "200"]),
+    "publishing": (["--rounds", "4"], ["--rounds", "1", "--large-mb", "200"]),
     "data_register": (["--rounds", "1"], ["--rounds", "1", "--sizes", "10000", "100000"]),
     "reattaching": (["--rounds", "2"], ["--rounds", "1"]),
     "sealing": (["--rounds", "2"], ["--steps", "6", "--rounds", "1"]),
