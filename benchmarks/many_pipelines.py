@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks.measuring import PATIENCE_SECONDS, Measure, conclude, say
-from benchmarks.stack import prefect_of, tiny_pipeline
+from benchmarks.stack import tiny_pipeline
 from deployments.starting import start_or_attach
 from flows.config_files import load_run_config
 from infra.prefect_api import FINAL_STATES, PrefectApi
@@ -82,7 +82,7 @@ class Watch:
 
 def crowd(spaceport: Spaceport, folder: Path, name: str, count: int) -> tuple[float, int, Watch]:
     """So many pipelines at once: seconds until the last has ended, how many ended truly, and what the watch saw."""
-    api = prefect_of(spaceport)
+    api = spaceport.prefect(patience_seconds=300)
     names = [f"{name}-{number}" for number in range(count)]
     told = [load_run_config([tiny_pipeline(folder / each, each)], {}).model_dump(mode="json") for each in names]
     with Watch(api.url) as watch, ThreadPoolExecutor(10) as pool:

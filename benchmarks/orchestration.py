@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import Measure, conclude, run_alone, say, seconds_of
-from benchmarks.stack import environment_of, prefect_of, tiny_pipeline
+from benchmarks.stack import environment_of, tiny_pipeline
 from tests.pipeline.conftest import Spaceport, running_stack
 
 TASK_BAR, RERUN_BAR = "value <= 25", "value <= 4"
@@ -97,7 +97,7 @@ def cpu_of(spaceport: Spaceport) -> float:
 
 def settle(spaceport: Spaceport, tasks: int) -> None:
     """Task runs reach the server as events: wait until it has written down all of them."""
-    api = prefect_of(spaceport)
+    api = spaceport.prefect(patience_seconds=300)
     where = {"task_runs": {"name": {"any_": ["nothing"]}, "state": {"type": {"any_": ["COMPLETED"]}}}}
     while api.call("POST", "/task_runs/count", where) < tasks:
         time.sleep(0.5)

@@ -1,12 +1,10 @@
 """A local stack of a benchmark's own, the environment of programs that work with it, and pipelines small enough that what is left is orchestration."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 from deployments.local_environment import QUIET
-from infra.prefect_api import PrefectApi
 from tests.pipeline.conftest import KNOWN_WORDS_SCRIPT, Spaceport
 
 FIRST_LINE = "import time; open({place!r}, 'a').write(f'{{time.time()}}\\n')\n"
@@ -42,11 +40,6 @@ def started(config: Path) -> float:
     return float((config.parent / "starts").read_text().split()[0])
 
 
-def prefect_of(spaceport: Spaceport) -> PrefectApi:
-    """The stack's Prefect server."""
-    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"), patience_seconds=300)
-
-
 def command(spaceport: Spaceport, verb: str) -> None:
     """`spaceport up` or `down`."""
     subprocess.run([sys.executable, "-m", "deployments.command", verb], env=spaceport.environment, check=True, capture_output=True, timeout=600)
@@ -55,6 +48,6 @@ def command(spaceport: Spaceport, verb: str) -> None:
 def environment_of(spaceport: Spaceport, work: Path) -> dict[str, str]:
     """For a program that works with the stack's servers, but in a folder of its own and with empty caches."""
     tokens = {"HF_TOKEN": spaceport.key("hub-write"), "SPACEPORT_SPACE_TOKEN": spaceport.key("hub-read"), "PREFECT_API_AUTH_STRING": spaceport.key("prefect")}
-    places = {"HF_ENDPOINT": spaceport.endpoint, "PREFECT_API_URL": prefect_of(spaceport).url, "PREFECT_HOME": str(spaceport.home / "prefect")}
+    places = {"HF_ENDPOINT": spaceport.endpoint, "PREFECT_API_URL": spaceport.stack["prefect_api_url"], "PREFECT_HOME": str(spaceport.home / "prefect")}
     quiet = QUIET | {"HF_HUB_DISABLE_XET": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HOME": str(work / "cache")}
     return spaceport.environment | tokens | places | quiet | {"SPACEPORT_HOME": str(work)}

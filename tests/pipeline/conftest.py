@@ -62,14 +62,22 @@ class Spaceport:
         return (self.home / "keys" / name).read_text()
 
     @property
+    def stack(self) -> dict[str, Any]:
+        """What the stack has written down of itself: addresses and programs, as they are now."""
+        return dict(json.loads((self.home / "stack.json").read_text()))
+
+    @property
     def endpoint(self) -> str:
         """The embedded Hub's address."""
-        return str(json.loads((self.home / "stack.json").read_text())["hf_endpoint"])
+        return str(self.stack["hf_endpoint"])
+
+    def prefect(self, patience_seconds: float = 30.0) -> PrefectApi:
+        """The Prefect server, where it is now."""
+        return PrefectApi(self.stack["prefect_api_url"], self.key("prefect"), patience_seconds)
 
     def daemon(self, name: str) -> psutil.Process:
         """One of the stack's programs."""
-        daemons = json.loads((self.home / "stack.json").read_text())["daemons"]
-        return psutil.Process(next(daemon["pid"] for daemon in daemons if daemon["name"] == name))
+        return psutil.Process(next(daemon["pid"] for daemon in self.stack["daemons"] if daemon["name"] == name))
 
 
 @contextlib.contextmanager
@@ -256,7 +264,7 @@ class Work:
 
     def reconnect(self) -> None:
         """To the server where it is now."""
-        self.api = PrefectApi(json.loads((self.spaceport.home / "stack.json").read_text())["prefect_api_url"], self.spaceport.key("prefect"))
+        self.api = self.spaceport.prefect()
 
     def start(self, key: str) -> str:
         """Start a pipeline run and leave it; its id."""

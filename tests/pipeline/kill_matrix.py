@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -78,7 +77,7 @@ class Case:
     @property
     def prefect(self) -> PrefectApi:
         """The stack's server, where it is now."""
-        return PrefectApi(json.loads((self.spaceport.home / "stack.json").read_text())["prefect_api_url"], self.spaceport.key("prefect"))
+        return self.spaceport.prefect()
 
     def run(self, victim: str, seed: int) -> None:
         """Start, kill at a moment that the seed draws, press Retry where a person would have to, and look."""

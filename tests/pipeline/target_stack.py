@@ -1,6 +1,5 @@
 """A stack of its own that trains on a target, with whatever machines that one needs."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ def stack_training_on(target: str, folder: Path) -> Iterator[tuple[Spaceport, Pr
         cloud = ends.enter_context(running_cloud(folder)) if target == "ec2" else None
         more = stack_in(cloud) if cloud else ends.enter_context(real_cluster()).environment if target == "kubernetes" else {}
         spaceport = ends.enter_context(running_stack(folder / "home", **more))
-        prefect = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+        prefect = spaceport.prefect()
         if cloud:
             variables = {"job_variables": operated(cloud, spaceport, prefect.url)}
             prefect.call("PATCH", f"/deployments/{prefect.deployment_id(f'train_model/{target}')}", variables)

@@ -1,6 +1,5 @@
 """Somebody who has only a browser: Prefect's own form of the pipeline, on the real UI of a local stack."""
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +49,7 @@ class Form:
 
 @pytest.fixture
 def api(spaceport: Any) -> PrefectApi:
-    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    return spaceport.prefect()
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def stack_environment(cloud: Ec2Cloud) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def prefect(spaceport: Any) -> PrefectApi:
-    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    return spaceport.prefect()
 
 
 @pytest.fixture(scope="module")

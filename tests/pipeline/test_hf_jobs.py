@@ -1,6 +1,5 @@
 """Training on rented Hugging Face Jobs: the same as on this machine, and true whatever dies. On the embedded Hub, which really runs Jobs."""
 
-import json
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +43,7 @@ def jobs(hub_api: Any) -> Callable[..., list[Any]]:
 
 @pytest.fixture
 def prefect(spaceport: Any) -> PrefectApi:
-    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    return spaceport.prefect()
 
 
 def weights(api: Any, repo_id: str) -> str:

@@ -45,7 +45,7 @@ def hub_api(spaceport: Any) -> Any:
 
 @pytest.fixture
 def prefect(spaceport: Any) -> PrefectApi:
-    return PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    return spaceport.prefect()
 
 
 def weights(api: Any, repo_id: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.prefect_api import PrefectApi
 from tests.eventually import eventually
 from tests.pipeline.conftest import no_space
 
@@ -45,7 +44,7 @@ def test_two_machines_train_as_one_also_when_the_other_one_is_lost(spaceport: An
 @pytest.mark.slow
 def test_a_machine_that_isnt_up_in_time_ends_the_attempt_with_the_reason(spaceport: Any, project: Path) -> None:
     """A pool with fewer slots than a training has machines: kind capacity and the limit's name, and no machine is left waiting."""
-    prefect = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    prefect = spaceport.prefect()
     prefect.call("PATCH", "/work_pools/process", {"concurrency_limit": 2})  # the pipeline, and the first machine
     try:
         config = no_space(project, "acme/alone")

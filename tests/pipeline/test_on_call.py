@@ -8,7 +8,7 @@ import pytest
 
 from infra.hub.client import HubClient
 from infra.hub.inference_endpoint import InferenceEndpoint
-from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.prefect_api import FINAL_STATES
 from tests.eventually import eventually
 
 # A model that knows some words; the same file is what the app reads, so its scores are the model's.
@@ -218,7 +218,7 @@ def test_show_and_verify_follow_what_is_live_to_its_source(spaceport: Any, moved
 
 def test_a_retry_of_a_rollback_goes_no_further_back(spaceport: Any, moved: dict[str, Any]) -> None:
     """*Retry* on the completed run finds its own move done: no commit, the same revision live."""
-    api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    api = spaceport.prefect()
     before, run_id = main_of(spaceport), moved["back"]["flow_run"]["id"]
     api.retry_run(run_id, "retried by somebody half asleep")
     run = eventually(lambda: (run := api.read_run(run_id))["run_count"] == 2 and run["state"]["type"] in FINAL_STATES and run)
@@ -234,7 +234,7 @@ def test_with_nothing_left_to_go_back_to_nothing_is_started(spaceport: Any, move
 
 def test_the_pages_of_a_run_say_what_was_moved(spaceport: Any, moved: dict[str, Any]) -> None:
     """On the run page: from which revision to which, and the report."""
-    api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    api = spaceport.prefect()
     run_id = moved["back"]["flow_run"]["id"]
     move, report = (api.artifacts(run_id, key)[0]["data"] for key in ("move", "report"))
     assert (move.startswith("Back to `acme/words@") and moved["a again"]["live"]["model"] in move and "Rolled back" in report) or "Unchanged" in report

@@ -1,7 +1,6 @@
 """What every rented target shares, on a real Prefect server: the watch gives runs their true state by the provider's word, and prices are the pools'."""
 
 import asyncio
-import json
 import logging
 import re
 import time
@@ -115,7 +114,7 @@ class Project:
 
 @pytest.fixture(scope="module")
 def prefect(spaceport: Any) -> PrefectApi:
-    api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    api = spaceport.prefect()
     api.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
     flow = api.call("POST", "/flows/", {"name": POOL})
     api.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})

@@ -149,7 +149,6 @@ while True:
 @pytest.fixture
 def training(spaceport: Any, project: Path, first: dict[str, Any], tmp_path: Path) -> Any:
     """A run of train_model whose script waits until it is told to end."""
-    from infra.prefect_api import PrefectApi
 
     (tmp_path / "slow.py").write_text(SLOW_SCRIPT)
     dataset = next(step["revision"] for step in first["steps"] if step["name"] == "data_register")
@@ -159,7 +158,7 @@ def training(spaceport: Any, project: Path, first: dict[str, Any], tmp_path: Pat
         "train": {"command": ["python", "slow.py"], "code": str(tmp_path), "args": {"marker": tmp_path.name}},
         "model": {"repo_id": f"acme/{tmp_path.name.replace('_', '-')}"},
     }
-    api = PrefectApi(json.loads((spaceport.home / "stack.json").read_text())["prefect_api_url"], spaceport.key("prefect"))
+    api = spaceport.prefect()
     run = api.create_run("train_model/process", {"config": config, "dataset": dataset}, idempotency_key=tmp_path.name)
     script = eventually(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text()))
     return SimpleNamespace(api=api, run_id=run["id"], script=script, folder=tmp_path)
@@ -195,7 +194,7 @@ def test_a_killed_run_is_crashed_and_its_script_is_gone(training: Any) -> None:
 
 def daemons_of(spaceport: Any) -> dict[str, int]:
     """The pids of the stack's programs, by name."""
-    return {daemon["name"]: daemon["pid"] for daemon in json.loads((spaceport.home / "stack.json").read_text())["daemons"]}
+    return {daemon["name"]: daemon["pid"] for daemon in spaceport.stack["daemons"]}
 
 
 def test_when_the_preloaded_process_dies_runs_end_and_new_ones_start_without_it(spaceport: Any, project: Path, training: Any) -> None:

@@ -1,6 +1,5 @@
 """A commit to the rows on the Hub retrains by itself, once; on a real stack, with the Hub's own webhook and a receiver as a program."""
 
-import json
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.prefect_api import FINAL_STATES
 from infra.settings import PROJECT
 from tests.eventually import eventually
 from tests.pipeline.conftest import KNOWN_WORDS_ROWS, KNOWN_WORDS_SCRIPT
@@ -68,8 +67,7 @@ class Hooked:
         self.hub = HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
         self.hub.create_repo("hooked/raw", repo_type="dataset", private=True)
         self.hub.create_repo("hooked/base", private=True)
-        stack = json.loads((spaceport.home / "stack.json").read_text())
-        self.api = PrefectApi(stack["prefect_api_url"], spaceport.key("prefect"))
+        self.api = spaceport.prefect()
 
     def commit_rows(self, more: str = "", message: str = "more rows", branch: str = "main") -> str:
         change = [CommitOperationAdd("rows.csv", (KNOWN_WORDS_ROWS + more).encode())]
