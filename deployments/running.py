@@ -126,13 +126,13 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
     local = LocalStack(say=say)
     was_up = local.find().alive
     try:
-        prepare_rows(local.home)
+        rows = prepare_rows(local.home)  # SPACEPORT_HOME may be elsewhere than the config's ../.spaceport
         adopt(local.environment(local.up()))
         from infra.hub.client import HubClient
 
         if local.find().hf_endpoint:
             seed_base_model(HubClient.from_settings())
-        code = run([CONFIG], flags, json=json, outlives_ctrl_c=was_up)
+        code = run([CONFIG], {"data.source": str(rows)} | flags, json=json, outlives_ctrl_c=was_up)
     except BaseException:
         _end_what_was_started(local, was_up)
         raise

@@ -45,7 +45,7 @@ class Demos:
     def _demo(self, spaceport: Spaceport, prefect: PrefectApi, target: str) -> Trained:
         from huggingface_hub import HfApi
 
-        words = ("demo", "--data.source", str(spaceport.home / "demo" / "movie_snippets.csv"))
+        words = ("demo",)
         code, report, said = spaceport(*words, "--target", target, timeout_seconds=1800)
         assert (code, report["outcome"]) == (0, "promoted"), said
         (child,) = [run for run in prefect.find_runs(tag="spaceport") if run["name"].startswith("train-")]
