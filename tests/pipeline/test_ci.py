@@ -64,7 +64,11 @@ class Team:
 
     def job(self, run_id: str, **environment: str) -> dict[str, str]:
         """The environment of a job for what was pushed last."""
-        where = {"PREFECT_API_URL": self.spaceport.stack["prefect_api_url"], "PREFECT_API_AUTH_STRING": self.spaceport.key("prefect"), "PYTHONPATH": str(PROJECT)}
+        where = {
+            "PREFECT_API_URL": self.spaceport.stack["prefect_api_url"],
+            "PREFECT_API_AUTH_STRING": self.spaceport.key("prefect"),
+            "PYTHONPATH": str(PROJECT),
+        }
         page = {"GITHUB_STEP_SUMMARY": str(self.checkout.parent / f"page-{run_id}.md"), "GITHUB_OUTPUT": str(self.checkout.parent / f"output-{run_id}")}
         job = {"GITHUB_REPOSITORY": f"acme/{self.name}", "GITHUB_SHA": git("rev-parse", "HEAD", at=self.checkout), "GITHUB_RUN_ID": run_id}
         return where | page | job | environment
