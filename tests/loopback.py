@@ -1,4 +1,4 @@
-"""A small HTTP server of a test's own, on a free loopback port."""
+"""Small HTTP servers of a test's own, on loopback."""
 
 import json
 import threading
@@ -16,8 +16,8 @@ def answering(answer: Answer) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def _handle(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            code, said = answer(self.command, self.path, self.headers, json.loads(self.rfile.read(length)) if length else None)
+            body = body_of(self)
+            code, said = answer(self.command, self.path, self.headers, json.loads(body) if body else None)
             text = json.dumps(said).encode()
             self.send_response(code)
             self.send_header("content-length", str(len(text)))
@@ -33,3 +33,15 @@ def answering(answer: Answer) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def body_of(handler: BaseHTTPRequestHandler) -> bytes:
+    """What came with a request, of a known length or in chunks."""
+    if "chunked" in handler.headers.get("Transfer-Encoding", ""):
+        parts = []
+        while size := int(handler.rfile.readline().split(b";")[0], 16):
+            parts.append(handler.rfile.read(size))
+            handler.rfile.readline()
+        handler.rfile.readline()
+        return b"".join(parts)
+    return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))

@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, get_args
 from urllib.parse import unquote, urlsplit
 
+from tests.loopback import body_of
+
 Fault = Literal[
     "refused",  # cut before the Hub sees it
     "503-before",
@@ -141,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
     prefix: str
 
     def _handle(self) -> None:
-        body, traffic = self._body(), self.line.traffic
+        body, traffic = body_of(self), self.line.traffic
         fault = traffic.arrive(self.command, self.prefix + self.path + self.line.action(body))
         match fault:
             case "refused":
@@ -189,16 +191,6 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = _handle
-
-    def _body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            parts = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _forwarded_headers(self) -> dict[str, str]:
         dropped = ("transfer-encoding", "content-length", "connection", "accept-encoding")

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from infra.hub.client import HubClient
+from tests.loopback import body_of
 
 # what happens to a matching request: the Hub never sees it, or it acts and its answer is lost or replaced
 Fault = Literal["refuse", "lose answer", "503 unseen", "503 after", "429 unseen"] | tuple[int, dict[str, str], bytes]
@@ -57,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
     line: Line
 
     def _handle(self) -> None:
-        body = self._body()
+        body = body_of(self)
         rule = self.line.rule_for(f"{self.command} {self.path}")
         if rule and rule.first:
             rule.first()
@@ -81,16 +82,6 @@ class _Handler(BaseHTTPRequestHandler):
         return self._answer(status, headers, content)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle
-
-    def _body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", ""):
-            parts = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         to = http.client.HTTPConnection(urlsplit(self.line.target).netloc, timeout=30)
