@@ -1,6 +1,7 @@
 """Small HTTP servers of a test's own, on loopback."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,3 +46,9 @@ def body_of(handler: BaseHTTPRequestHandler) -> bytes:
         handler.rfile.readline()
         return b"".join(parts)
     return handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+
+
+def listens(port: int) -> bool:
+    """Whether somebody takes connections on a port of this machine."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0

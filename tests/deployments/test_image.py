@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 
@@ -19,6 +18,7 @@ from infra.daemons import free_port
 from infra.settings import PROJECT, process_environment
 from tests.debian_base import make_base
 from tests.eventually import eventually
+from tests.loopback import listens
 
 NEEDED = ("buildah", "debootstrap", "docker-registry")
 TORCH = os.environ.get("IMAGE_TORCH") or (f"--find-links {os.environ['PIP_FIND_LINKS']} torch==2.13.0" if "PIP_FIND_LINKS" in os.environ else image.TORCH)
@@ -74,7 +74,7 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
     with (tmp_path / "registry.log").open("wb") as log:
         registry = subprocess.Popen(["docker-registry", "serve", str(settings)], stdout=log, stderr=log)
     try:
-        eventually(lambda: urlopen(f"http://127.0.0.1:{port}/v2/").status == 200)
+        eventually(lambda: listens(port))
         yield found
     finally:
         registry.terminate()
