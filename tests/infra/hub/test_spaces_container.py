@@ -51,8 +51,9 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     tried = subprocess.run(["podman", "run", "--rm", "--network", "host", BASE, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"no container here: podman says {tried.stderr.strip().splitlines()[-1]}")
+    before = _images()
     yield
-    subprocess.run(["podman", "rmi", "-f", BASE], capture_output=True, check=False)
+    subprocess.run(["podman", "rmi", "-f", BASE, *(_images() - before)], capture_output=True, check=False)  # a hub that is gone for good left its last one
 
 
 @pytest.mark.slow
@@ -81,6 +82,11 @@ def test_a_docker_space_is_built_and_runs_in_a_container(podman: None, tmp_path:
         assert "no-such-program" in docker.settled("BUILD_ERROR")["errorMessage"] and docker.raw["sha"] != broken
         assert httpx2.get(docker.url).json()["says"] == "boxed"
     eventually(lambda: not _living())
+
+
+def _images() -> set[str]:
+    told = subprocess.run(["podman", "images", "--format", "{{.Repository}}"], capture_output=True, text=True, check=True).stdout
+    return {name for name in told.split() if "/spaceport-space-" in name}
 
 
 def _living() -> list[str]:
