@@ -80,10 +80,9 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
     finally:
         registry.terminate()
         registry.wait()
-        for line in found.buildah("images", "--format", "{{.ID}} {{.Name}}").splitlines():
-            built, _, name = line.partition(" ")
-            if name.startswith((found.repository, BASE)):
-                found.buildah("rmi", "-f", built)
+        known = [line.split() for line in found.buildah("images", "--format", "{{.ID}} {{.Name}}").splitlines()]
+        for built in {built for built, name in known if name.startswith((found.repository, BASE))}:
+            found.buildah("rmi", "-f", built)
 
 
 @pytest.mark.slow
