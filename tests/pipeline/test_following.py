@@ -5,7 +5,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from deployments.following import follow
@@ -13,12 +15,28 @@ from infra.settings import Settings
 from tasks.training_standing import where_it_stands
 from tests.eventually import eventually
 
+PATIENCE_SECONDS = 120.0  # as `eventually`
+
 
 class Terminal(io.StringIO):
     """What a person at a terminal sees."""
 
     def isatty(self) -> bool:
         return True
+
+
+class Watched:
+    """The pauses of a follower, in which is looked whether something is said at last: then the script may go on. It fails when it isn't said in time."""
+
+    def __init__(self, work: Any, said: Callable[[], bool]) -> None:
+        self.work, self.said, self.until, self.seen = work, said, time.monotonic() + PATIENCE_SECONDS, False
+
+    def __call__(self, pause_seconds: float) -> None:
+        if not self.seen and self.said():
+            self.seen = True
+            self.work.go()
+        assert self.seen or time.monotonic() < self.until, "it was never said"
+        time.sleep(pause_seconds)
 
 
 def test_a_training_that_waits_says_where_and_for_what(spaceport: Any, work: Any) -> None:
@@ -42,14 +60,12 @@ def test_the_follower_and_the_page_say_where_the_training_stands(work: Any) -> N
     terminal, run = Terminal(), work.start("a")
     eventually(lambda: work.waits(run) and work.starts)
 
-    def look(pause_seconds: float) -> None:
+    def said() -> bool:
         shown = work.api.artifacts(run, "progress")
-        if "on process: the script runs" in terminal.getvalue() and shown and shown[0]["description"] == "train_model on process: the script runs":
-            work.go()
-        eventually(lambda: True, pause_seconds)
+        return "on process: the script runs" in terminal.getvalue() and shown and shown[0]["description"] == "train_model on process: the script runs"
 
-    assert follow(work.api, run, terminal, look)["outcome"] == "promoted"
-    assert (work.folder / "go").exists()
+    watched = Watched(work, said)
+    assert follow(work.api, run, terminal, watched)["outcome"] == "promoted" and watched.seen
     lasting = [line.rpartition("\x1b[2K")[2].split()[:2] for line in terminal.getvalue().strip().split("\n")]
     assert ["check", "done"] in lasting and ["train_model", "done"] in lasting and len(lasting) == len({line[0] for line in lasting})
 
@@ -63,16 +79,11 @@ def test_pipelines_beyond_the_limit_wait_their_turn_and_say_so(work: Any) -> Non
         first = work.start("a")
         eventually(lambda: work.waits(first) and work.starts)
         terminal, second = Terminal(), work.start("b")
-
-        def look(pause_seconds: float) -> None:
-            if "waits            1 under way in its queue" in terminal.getvalue() and not (work.folder / "go").exists():
-                assert work.state(second) == "SCHEDULED"
-                work.go()
-            eventually(lambda: True, pause_seconds)
-
-        assert follow(work.api, second, terminal, look)["outcome"] == "unchanged"
-        assert (work.folder / "go").exists() and work.ends(first) == "COMPLETED"
+        watched = Watched(work, lambda: "waits            1 under way in its queue" in terminal.getvalue() and work.state(second) == "SCHEDULED")
+        assert follow(work.api, second, terminal, watched)["outcome"] == "unchanged"
+        assert watched.seen and work.ends(first) == "COMPLETED"
     finally:
+        work.go()
         work.api.call("PATCH", queue, {"concurrency_limit": usual})
     assert usual == Settings().pipelines_at_once
 

@@ -274,6 +274,28 @@ def test_a_drained_nodes_pod_is_replaced_and_has_the_whole_start_limit(
     assert training.said("goes on from checkpoint") and len(cluster.listed("jobs", training.child)) == 1
 
 
+def test_a_pod_that_fills_its_disk_is_evicted_and_goes_on_in_another(
+    stuck: Stuck, spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster
+) -> None:
+    """The kubelet's own eviction, of every pod of a Job: said as evicted in its words, and the run goes on in another Job from what was sealed."""
+    stuck.variables(disk_limit="400Mi", backoff_limit=1)
+    training = Training(spaceport, no_space(project, "acme/full"), prefect, cluster)
+    (job,) = cluster.listed("jobs", training.child)
+    for _ in range(2):
+        pod = eventually(lambda: _running(cluster, job))
+        cluster.kubectl("exec", pod, "--", "sh", "-c", "head -c 450M /dev/zero > /tmp/fill", check=False)
+        eventually(lambda pod=pod: cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted")
+    training.is_promoted()
+    said = [str(state["message"]) for state in prefect.states_of(training.child)]
+    assert any("evicted" in line and "ephemeral local storage usage exceeds" in line for line in said), said
+    assert training.said("goes on from checkpoint")
+
+
+def _running(cluster: RealCluster, job: dict[str, Any]) -> str | None:
+    pods = [pod for pod in cluster.listed("pods") if pod["metadata"]["labels"].get("job-name") == job["metadata"]["name"]]
+    return next((str(pod["metadata"]["name"]) for pod in pods if pod["status"]["phase"] == "Running"), None)
+
+
 def test_a_local_stack_leaves_a_teams_secret_alone(cluster: RealCluster) -> None:
     """Whoever has a team's cluster in KUBECONFIG puts no tokens of a laptop into its pods: said, and nothing changed."""
     cluster.kubectl("create", "namespace", "a-team")

@@ -121,7 +121,7 @@ async def attempt(code: str, data: Path, folder: Path, hub: HubClient, repo_id: 
     publish_candidate(trained.output, trained.predictions, trained.metrics, record, provenance, ModelConfig(repo_id=repo_id), hub)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: ascii(case.code)[1:61])
+@pytest.mark.parametrize("case", CASES, ids=[f"bad_exit-{number}" for number in range(len(CASES))])
 async def test_bad_input_is_one_line_and_publishes_nothing(hub: Any, hub_namespace: str, data: Path, tmp_path: Path, case: Case) -> None:
     """However a script ends badly: one line, the right kind, and no model repository is made."""
     client, repo_id = HubClient(hub.api()), f"{hub_namespace}/model-{uuid.uuid4().hex[:8]}"

@@ -44,6 +44,7 @@ class KubernetesVariables(KubernetesWorkerVariables):  # type: ignore[misc]  # i
         title="Disk request",
         description="As Kubernetes writes it: 50Gi of the node's disk, for data, checkpoints and the model.",
     )
+    disk_limit: str | None = Field(None, title="Disk limit", description="A pod that writes more to its node's disk is evicted, and goes on in another.")
     image_pull_secrets: list[dict[str, str]] = Field(
         default_factory=list, title="Image pull secrets", description='Secrets in the namespace that open a private registry: [{"name": "registry"}].'
     )
@@ -139,7 +140,13 @@ def _container() -> dict[str, Any]:
         ],
         "envFrom": [{"configMapRef": {"name": "{{ settings_name }}", "optional": True}}],
         "resources": {
-            "limits": {"cpu": "{{ cpu_limit }}", "memory": "{{ memory_limit }}", "nvidia.com/gpu": "{{ gpus }}", "google.com/tpu": "{{ tpus }}"},
+            "limits": {
+                "cpu": "{{ cpu_limit }}",
+                "memory": "{{ memory_limit }}",
+                "ephemeral-storage": "{{ disk_limit }}",
+                "nvidia.com/gpu": "{{ gpus }}",
+                "google.com/tpu": "{{ tpus }}",
+            },
             "requests": {"cpu": "{{ cpu_request }}", "memory": "{{ memory_request }}", "ephemeral-storage": "{{ disk_request }}"},
         },
         "securityContext": {"allowPrivilegeEscalation": False, "privileged": False, "capabilities": {"drop": ["ALL"]}},
