@@ -15,6 +15,7 @@ from infra.revisions import Repo
 from infra.settings import PROJECT
 
 CONFIG = PROJECT / "configs" / "movie_reviews.toml"
+CONFIGS_ROWS = PROJECT / ".spaceport" / "demo" / "movie_snippets.csv"  # what it names
 ARCHIVE = "vaderSentiment-3.3.2.tar.gz"
 INNER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 MEMBER = "movieReviewSnippets_GroundTruth.txt"

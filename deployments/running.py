@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deployments.demo import CONFIG, prepare_rows, seed_base_model
+from deployments.demo import CONFIG, CONFIGS_ROWS, prepare_rows, seed_base_model
 from deployments.following import follow
 from deployments.local_environment import Stack
 from deployments.local_stack import LocalStack
@@ -126,13 +126,14 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
     local = LocalStack(say=say)
     was_up = local.find().alive
     try:
-        rows = prepare_rows(local.home)  # SPACEPORT_HOME may be elsewhere than the config's ../.spaceport
+        rows = prepare_rows(local.home)
         adopt(local.environment(local.up()))
         from infra.hub.client import HubClient
 
         if local.find().hf_endpoint:
             seed_base_model(HubClient.from_settings())
-        code = run([CONFIG], {"data.source": str(rows)} | flags, json=json, outlives_ctrl_c=was_up)
+        elsewhere = {} if rows == CONFIGS_ROWS else {"data.source": str(rows)}  # with a SPACEPORT_HOME of one's own
+        code = run([CONFIG], elsewhere | flags, json=json, outlives_ctrl_c=was_up)
     except BaseException:
         _end_what_was_started(local, was_up)
         raise

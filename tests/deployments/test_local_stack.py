@@ -184,7 +184,7 @@ def test_ctrl_c_leaves_a_stack_that_was_there_before_the_demo(environment: dict[
     try:
         first = up(environment)
         code, said = interrupted_demo(environment)
-        assert code == 130 and "the run goes on" in said and "movie_reviews.toml --key" in said
+        assert code == 130 and "the run goes on" in said and "movie_reviews.toml --data.source=" in said and " --key " in said
         assert up(environment) == first
     finally:
         subprocess.run([*COMMAND, "down"], env=environment, capture_output=True, timeout=100, check=False)

@@ -9,7 +9,7 @@ import pytest
 from infra.settings import process_environment
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-SLICE, OUTSIDE_SLICE = 36, 12
+SLICE, OUTSIDE_SLICE = 24, 12
 pytestmark = pytest.mark.timeout(1500)
 
 
