@@ -5,7 +5,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,6 +43,7 @@ class Yard:
         self.silent_ends = 0  # how many times its answer to an end is lost
         self.hides: list[str] = []  # machines that the next looks don't find
         self.odd = ""  # the run about which it says nothing that anybody understands
+        self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens elsewhere while it is asked something
 
     def living(self, run_id: str) -> Machine | None:
         if run_id == self.odd:
@@ -50,6 +51,7 @@ class Yard:
         return next((machine for machine in self.machines.values() if machine.run_id == run_id and machine.lives), None)
 
     def look(self, machine_id: str) -> Machine | None:
+        self._let_it_happen("look")
         if machine_id in self.hides:
             self.hides.remove(machine_id)
             return None
@@ -63,7 +65,11 @@ class Yard:
         del self.machines[machine_id]
 
     def last_lines(self, machine_id: str) -> str:
+        self._let_it_happen("last_lines")
         return "step 3\nstep 4"
+
+    def _let_it_happen(self, asked: str) -> None:
+        self.meanwhile.pop(asked, lambda: None)()
 
     def why_it_ended(self, machine: Machine) -> SpaceportError:
         known = {"OOM": OutOfMemory("took more than it had."), "EVICTED": Evicted("its disk was needed."), "FAILED": EndedByItself("its program failed.")}
@@ -321,6 +327,21 @@ def test_a_machine_that_is_said_to_have_ended_late_takes_nothing_from_the_next(p
         project.api.set_state(run_id, state, "as the test says", force=True)
     assert conclude(project.api, project.yard, project.yard.machines[machine_id], since) is (truth == "CRASHED")
     assert project.state(run_id)[0] == truth
+
+
+@pytest.mark.parametrize("asked", ["look", "last_lines"])
+@pytest.mark.parametrize("later", [("CRASHED",), ("CRASHED", "SCHEDULED", "PENDING"), ("CRASHED", "SCHEDULED", "PENDING", "RUNNING")])
+def test_an_end_that_two_notice_is_said_once(project: Project, asked: str, later: tuple[str, ...]) -> None:
+    """While the watch asks about a machine, its follower says that it is gone and the run is tried again: that try isn't ended, too."""
+    run_id, _ = project.run("RUNNING", stage="taken", lives=False)
+
+    def elsewhere() -> None:
+        for state in later:
+            project.api.set_state(run_id, state, "as its follower says", force=True)
+
+    project.yard.meanwhile[asked] = elsewhere
+    assert project.watch.once() == []
+    assert project.state(run_id) == (later[-1], "as its follower says")
 
 
 async def test_a_machine_that_cant_be_ended_at_its_start_limit_is_ended_the_next_time(project: Project) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,22 +23,21 @@ OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
 
-def conclude(api: PrefectApi, provider: Provider, machine: Machine, since: str | None = None) -> bool:
+def conclude(api: PrefectApi, provider: Provider, machine: Machine, since: str) -> bool:
     """Give the run of a machine that has ended its true state, if it has none of its own after a moment; whether it was given one.
 
-    `since` is the id of the state in which the machine was looked for: a run that was scheduled again after it is another machine's by now.
+    `since` is the id of a state in which the run was this machine's: one that was scheduled again after it is another machine's by now. Two may judge
+    at the same time, who follows the machine and who watches its pool, so the last question before the word is whether it was said meanwhile.
     """
     ends = time.monotonic() + SETTLE_SECONDS
-    while (found := api.read_run(machine.run_id)["state"])["type"] not in FINAL_STATES and time.monotonic() < ends:
+    while not _is_decided(states := api.states_of(machine.run_id), since) and time.monotonic() < ends:
         time.sleep(0.5)
-    state = found["type"]
-    if state in FINAL_STATES or state == "SCHEDULED" or (since and _tried_again(api, machine.run_id, since)):
+    error = _error(provider, machine, began=any(state["type"] == "RUNNING" for state in states))
+    if _is_decided(states := api.states_of(machine.run_id), since):
         return False
-    if state == "CANCELLING":
+    if states[-1]["type"] == "CANCELLING":
         api.set_state(machine.run_id, "CANCELLED", f"{provider.noun} {machine.id} has ended", force=True)
         return True
-    began = state == "RUNNING" or any(known["type"] == "RUNNING" for known in api.states_of(machine.run_id))
-    error = _error(provider, machine, began=began)
     failed = not isinstance(error, Preempted)  # a machine that is gone is Crashed; what has a kind of its own is a failure of that kind
     api.set_state(machine.run_id, "FAILED" if failed else "CRASHED", described(error), force=True)
     return True
@@ -114,8 +113,7 @@ class Watch:
         if state == "PENDING" and machine.stage not in {NEVER_HAD, SILENT} and age_seconds(run["state"]) < STARTING_SECONDS:
             return False
         self._missing.pop(run_id)
-        conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}))
-        return True
+        return conclude(self.api, self.provider, machine.model_copy(update={"run_id": run_id}), str(run["state"]["id"]))
 
     def _note_image(self, machine: Machine) -> None:
         """Once for each start of a machine's image: inside it nobody can know."""
@@ -149,11 +147,10 @@ def _abandoned_seconds(run: Mapping[str, Any]) -> float:
     return ABANDONED_SECONDS if limit is None or told_to_go else float(limit) + ABANDONED_SLACK_SECONDS
 
 
-def _tried_again(api: PrefectApi, run_id: str, since: str) -> bool:
-    """Whether a run was scheduled again after a state, by its id. A provider may say of a machine that it has ended long after its run said so."""
-    states = api.states_of(run_id)
+def _is_decided(states: Sequence[Any], since: str) -> bool:
+    """Whether a run has ended, or was scheduled again after a state, by its id. A provider may say of a machine that it has ended long after its run did."""
     place = next((number for number, state in enumerate(states) if state["id"] == since), len(states))
-    return any(state["type"] == "SCHEDULED" for state in states[place:])
+    return states[-1]["type"] in FINAL_STATES or any(state["type"] == "SCHEDULED" for state in states[place:])
 
 
 def _error(provider: Provider, machine: Machine, *, began: bool) -> SpaceportError:
