@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from infra.errors import Unhealthy, failure_of
+from infra.errors import Preempted, SpaceportError, Unhealthy, failure_of
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tasks.outcomes import ARTIFACT_KEY, TRAINING_RUN_KEY, plain_report, report_json
 from tasks.training_standing import where_it_stands
@@ -20,6 +20,8 @@ TRAINING_LOOK_SECONDS = 1.0  # between two looks at the training of a run: each 
 QUIET_SECONDS = 30.0  # without a terminal, how often a step that takes long says where it is
 WAITING = frozenset({"Scheduled", "Late"})  # no worker has taken it
 RUN_ID = re.compile(r"flow-run/([0-9a-f-]{36})")
+EXIT_STATUS = re.compile(r"exited with non-zero status code (-?\d+)")  # a worker's word on a process that reported nothing itself (Prefect 3.9.1)
+SIGNAL_STATUSES = range(129, 193)  # what a shell or container makes of a signal: 128 + its number
 LOST_SECONDS = 600.0  # how long the server may be away before the outcome is called unknown
 
 
@@ -56,8 +58,18 @@ def report_of(api: PrefectApi, run: Any) -> dict[str, Any]:
     steps, message = report["steps"] if report else [], state.get("message") or state["name"]
     if state["type"] == "CANCELLED":
         return plain_report("cancelled", "cancelled", message, steps)
-    found = failure_of(message)
+    found = _died_of(message) if state["type"] == "CRASHED" else failure_of(message)
     return plain_report("failed", found.kind, str(found), steps)
+
+
+def _died_of(message: str) -> SpaceportError:
+    """What a crash says of itself; where nobody could say anything, since the process was killed, it is a machine's doing and no bug."""
+    found, exited = failure_of(message), EXIT_STATUS.search(message)
+    status = int(exited[1]) if exited else 0
+    killed = message.endswith(" is gone") or status < 0 or status in SIGNAL_STATUSES
+    if killed and str(found) == message:  # no kind was described
+        return Preempted(f"its process ended without a word ({message.rstrip('.')}). Press Retry or trigger it again.")
+    return found
 
 
 class _Narrator:

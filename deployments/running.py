@@ -187,6 +187,6 @@ def ended(flow_run: Mapping[str, str] | None, report: RunReport, json: bool) -> 
 
 
 def as_json(flow_run: Mapping[str, str] | None, report: RunReport) -> dict[str, Any]:
-    """The one object of --json."""
-    shown = None if flow_run is None else {name: flow_run[name] for name in ("id", "name", "url")}
+    """The one object of --json. `flow_run.key` is the key that the run was started with: `spaceport run FILE --key KEY` attaches to it."""
+    shown = None if flow_run is None else {name: flow_run[name] for name in ("id", "name", "url", "key")}
     return {"flow_run": shown, **for_programs(report).model_dump(mode="json", exclude={"numbers"})}

@@ -221,8 +221,8 @@ def test_the_same_key_attaches_to_the_run_that_it_started(spaceport: Any, projec
 
 
 def test_detach_returns_at_once_and_the_run_goes_on(spaceport: Any, project: Path, first: dict[str, Any]) -> None:
-    """`--detach` says which run it started; following it by its key gives its outcome."""
-    code, started, _ = spaceport("run", str(project), "--detach", "--key", "later")
+    """`--detach` says which run it started, and by which key; following it by that key gives its outcome."""
+    code, started, _ = spaceport("run", str(project), "--detach")
     assert (code, started["outcome"]) == (0, "started")
-    code, report, errors = spaceport("run", str(project), "--key", "later")
+    code, report, errors = spaceport("run", str(project), "--key", started["flow_run"]["key"])
     assert (code, report["outcome"], report["flow_run"]["id"]) == (0, "unchanged", started["flow_run"]["id"]), errors
