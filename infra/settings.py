@@ -49,7 +49,10 @@ class Settings(BaseSettings):
         None, ge=0, validation_alias="SPACEPORT_USD_PER_HOUR", description="What this machine costs an hour; the pool of a rented one says so."
     )
     home: Path = Field(
-        default_factory=lambda: home_of(os.environ), validation_alias="SPACEPORT_HOME", description="Where the local stack and the steps keep their files."
+        default_factory=lambda: home_of(os.environ),
+        validation_alias="SPACEPORT_HOME",
+        description="Where the local stack and the steps keep their files. Left out: .spaceport in the checkout; of an installed package "
+        "~/.local/state/spaceport (below XDG_STATE_HOME, if that is set).",
     )
     jobs_namespace: str | None = Field(
         None, validation_alias="SPACEPORT_JOBS_NAMESPACE", description="User or organisation that pays for Hugging Face Jobs; none means: the token's own user."

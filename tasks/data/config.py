@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from infra.plain_words import matching
 from infra.revisions import Frozen, RepoId
@@ -16,8 +16,13 @@ def _as_encoding(text: str) -> str:
     return text
 
 
+def _none_for_empty(value: object) -> object:
+    return None if value == "" else value  # TOML and flags have no word for None
+
+
 Format = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+NameOrNone = Annotated[Annotated[str, StringConstraints(max_length=200)] | None, BeforeValidator(_none_for_empty)]  # "" passes the form's schema, too
 
 
 class DataConfig(Frozen):
@@ -31,29 +36,34 @@ class DataConfig(Frozen):
     )
     source: Name = Field(
         title="Raw rows",
-        description="A file, folder or glob (relative to the project), s3://bucket/key-or-prefix, or hf://datasets/owner/name@revision[/path].",
+        description="A file, folder or glob (relative to this config's file), s3://bucket/key-or-prefix, or hf://datasets/owner/name@revision[/path].",
     )
     format: Format = Field("auto", title="Format", description="auto: by the file's suffix (.csv, .tsv, .jsonl, .parquet, also .gz, .zst, .bz2).")
     encoding: Annotated[Name, AfterValidator(_as_encoding)] = Field(
         "utf-8", title="Encoding", description="Of CSV, TSV and JSONL. Python's names: utf-8, cp1252, latin-1, utf-16."
     )
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = Field(
-        None, title="Delimiter", description="Of CSV and TSV. None: a tab in .tsv, else the comma, or the semicolon or tab where the header has no comma."
+        None, title="Delimiter", description="Of CSV and TSV. Left out: a tab in .tsv, else the comma, or the semicolon or tab where the header has no comma."
     )
     quotes: bool = Field(True, title="Quoted fields", description='Whether "…" quotes a field in CSV and TSV. Off: quotation marks are plain text.')
     text_column: Name = Field("text", title="Text column", description="What the model reads. Its content decides a row's split and its row_id.")
-    label_column: Name | None = Field("label", title="Label column", description="What the model learns to say; published as text. None: there are no labels.")
-    labels: tuple[Name, ...] | None = Field(
-        None, title="Labels", description="All allowed labels, in order. None: learned from the rows and written down, sorted."
+    label_column: NameOrNone = Field(
+        "label",
+        title="Label column",
+        description='What the model learns to say; published as text. "": there are no labels; then train a script of your own, with no Space and with '
+        "gate.metric loss or score.",
     )
-    columns: tuple[Name, ...] | None = Field(None, title="Columns kept", description="Besides text and label. None: all of them.")
+    labels: tuple[Name, ...] | None = Field(
+        None, title="Labels", description="All allowed labels, in order. Left out: learned from the rows and written down, sorted."
+    )
+    columns: tuple[Name, ...] | None = Field(None, title="Columns kept", description="Besides text and label. Left out: all of them.")
     transform: Annotated[str, matching(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "package.module:function")] | None = Field(
         None,
         title="Transform",
         description="Your own function as package.module:function. It gets one row as a dict and returns the row to keep, or None to drop it.",
     )
     code: Name | None = Field(
-        None, title="Project folder", description="Where the module of the transform is, relative to this config's file. None: beside that file."
+        None, title="Project folder", description="Where the module of the transform is, relative to this config's file. Left out: beside that file."
     )
     test_share: float = Field(
         0.1,
@@ -80,7 +90,7 @@ class DataConfig(Frozen):
         title="Train on a sample",
         description="Keeps only this many train rows, those with the smallest content hash. Test and validation stay whole.",
     )
-    title: Name | None = Field(None, title="Title", description="The card's headline. None: the repository's name.")
+    title: Name | None = Field(None, title="Title", description="The card's headline. Left out: the repository's name.")
     license: Name | None = Field(None, title="Licence", description="An identifier of the Hub, such as mit or cc-by-4.0.")
     language: tuple[Name, ...] = Field((), title="Languages", description="Codes such as en.")
     description: str = Field("", title="Description", description="A paragraph for the card: where the rows come from, who may use them.")
@@ -94,7 +104,7 @@ class DataConfig(Frozen):
         if twice:
             raise ValueError(f"column {twice[0]!r} is named twice among text_column, label_column and split_column; each needs its own")
         if self.labels is not None and self.label_column is None:
-            raise ValueError("labels are given, but label_column is None; name the column, or leave labels out")
+            raise ValueError("labels are given, but label_column says that there are none; name the column, or leave labels out")
         if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < 2):
             raise ValueError(f"labels {list(self.labels)} must be two or more, each once")
         return self

@@ -173,13 +173,27 @@ def test_a_foreign_row_id_is_refused_and_ours_is_replaced(built, write, reviews,
     assert rows_of(again, "test") == rows_of(first, "test")
 
 
+CONFIG = """
+name = "tickets"
+[data]
+repo_id = "team/tickets"
+source = "a.csv"
+label_column = "queue"
+[train]
+recipe = "text_classification"
+base_model = "a/b"
+[model]
+repo_id = "team/tickets-model"
+"""
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
         ({"test_share": 0.6, "validation_share": 0.4}, "leave no row to train on"),
         ({"label_column": "text"}, "is named twice"),
         ({"labels": ["one"]}, "two or more"),
-        ({"labels": ["a", "b"], "label_column": None}, "label_column is None"),
+        ({"labels": ["a", "b"], "label_column": ""}, "label_column says that there are none"),
         ({"encoding": "rot13"}, "no text encoding"),
         ({"encoding": "klingon"}, "no text encoding"),
         ({"repo_id": "no-owner"}, "owner/name"),
@@ -198,3 +212,20 @@ def test_settings_that_cant_be_right(config, said):
 
     with pytest.raises(ValidationError, match=said):
         DataConfig(**{"repo_id": "team/reviews", "source": "a.csv"} | config)
+
+
+def test_rows_without_labels_can_be_said_in_a_file(tmp_path):
+    """An empty label_column, which TOML, a flag and the form can write, means no labels: the same config and key as null, and a name stays what it is."""
+    from jsonschema import validate
+
+    from flows.config_files import load_run_config
+    from tasks.data.config import DataConfig
+
+    told = {"repo_id": "team/reviews", "source": "a.csv"}
+    none, empty = (DataConfig.model_validate(told | {"label_column": value}) for value in (None, ""))
+    assert empty == none and empty.label_column is None and empty.model_dump_json() == none.model_dump_json()
+    assert (DataConfig(**told).label_column, DataConfig(**told | {"label_column": "queue"}).label_column) == ("label", "queue")
+    validate(told | {"label_column": ""}, DataConfig.model_json_schema())
+    (tmp_path / "run.toml").write_text(CONFIG)
+    found = [load_run_config([tmp_path / "run.toml"], flags).data for flags in ({}, {"data.label_column": ""}, {"data.label_column": '""'})]
+    assert [data.label_column for data in found if data] == ["queue", None, None]
