@@ -32,6 +32,10 @@ OTHERS: Mapping[str, str] = {
     "cd": "the shell's own",
     "source": "the shell's own",
     "export": "the shell's own",
+    "set": "the shell's own",
+    "unset": "the shell's own",
+    "journalctl": "systemd's own, and systemd isn't everywhere",
+    "curl": "the system's own",
     ".": "the shell's own",
 }
 USAGE = "a.b"  # `--a.b V` stands for any field
@@ -97,7 +101,10 @@ def _make(words: list[str]) -> str | None:
 
 
 def _python(words: list[str]) -> str | None:
-    """The module or file is there, and names each flag that it is given; those of a run config aside."""
+    """The module or file is there, and names each flag that it is given; those of a run config aside. A program of one line compiles."""
+    if words[0] == "-c":
+        compile(words[1], "-c", "exec")
+        return None
     if words[0] != "-m":
         return None if exists(words[0]) else f"{words[0]} is not there"
     spec = importlib.util.find_spec(words[1])

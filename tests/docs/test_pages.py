@@ -30,6 +30,7 @@ THEIRS = {
     "predict.py",
     "handler.py",
     "script.py",
+    "clean.py",
     "metrics.json",
     "config.json",
     "head.json",
@@ -73,7 +74,7 @@ def _wrong_word(word: str) -> str | None:
     if word.startswith(MADE_BY_A_PAGE):
         return None
     first = re.sub(r"^\S*/bin/", "", re.sub(r"^\*/10 \* \* \* \* ", "", word)).split(" ")[0]
-    if " " in word and (first in READERS or "=" in first):
+    if " " in word and (first in (*READERS, "set") or "=" in first):
         return next((f"{word}: {said}" for command in commands_of(word.replace("*/10 * * * * ", "")) if (said := complaint(command))), None)
     if re.fullmatch(rf"({'|'.join(map(re.escape, ROOMS))})/[\w./*-]*", word):
         return None if exists(word) or exists(word.rstrip("/")) else f"{word} is not there"

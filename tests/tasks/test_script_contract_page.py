@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from infra.compute import contract
+from tasks.candidates.files import UNSAFE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "bring-your-script.md").read_text()
 
@@ -19,3 +20,9 @@ def test_every_exit_code_is_documented():
     codes = {value for name, value in vars(contract).items() if name.isupper() and isinstance(value, int)}
     assert codes == {int(code) for code in re.findall(r"^\| (\d+)", PAGE, re.MULTILINE)}
     assert contract.PROGRESS_PREFIX + "{" in PAGE
+
+
+def test_every_refused_format_is_documented():
+    """The page lists each file name's end that is refused, and no other."""
+    listed = re.search(r"By the end of the name, `([^`]+)`", PAGE)
+    assert listed and set(listed[1].split()) == UNSAFE

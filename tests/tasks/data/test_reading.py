@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadInput, Conflict
+from tasks.data.transform import transform_of
+from tests.docs.pages import page
 
 
 def texts(built, rows_of, *args, **config):
@@ -228,6 +230,17 @@ def test_a_transform_changes_and_drops_rows(built, write, reviews, rows_of):
     assert dataset.report.dropped == {"by data.transform": 4}
     assert (dataset.report.rows_read, dataset.report.rows) == (40, 36)
     assert rows_of(dataset, "train")[0]["review"].isupper()
+
+
+def test_the_pages_transform_is_one(built, write, rows_of, tmp_path):
+    """docs/bring-your-script.md's function, in a folder of the team's own, joins two columns, tidies the label, and drops what it says."""
+    (block,) = [block for block in page("docs/bring-your-script.md").blocks if block.program == "clean.py"]
+    (tmp_path / "clean.py").write_text(block.text)
+    rows = [{"status": ("new", "spam")[row % 2], "subject": f"ticket {row}", "text": "help", "queue": ("Sales", "IT")[row // 2 % 2]} for row in range(80)]
+    with transform_of("clean:tidy", tmp_path) as function:
+        dataset = built(write("a.csv", rows), function, transform="clean:tidy", text_column="body", label_column="queue")
+    assert dataset.report.dropped == {"by data.transform": 40} and dataset.report.labels == ("it", "sales")
+    assert all(row["body"].startswith("ticket ") and row["body"].endswith(". help") for row in rows_of(dataset, "train"))
 
 
 def test_a_transform_that_fails_is_named_with_its_row(built, write, reviews):
