@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from flows.config_files import load_run_config
+from infra.compute.kubernetes.names import SETTINGS
+from infra.compute.kubernetes.ready import MANIFESTS
 from infra.compute.kubernetes.watch import EVERY_SECONDS
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from tests.eventually import eventually
@@ -151,7 +155,7 @@ def test_of_two_pods_of_one_run_only_one_seals_and_the_other_is_gone_within_a_mi
     """Kubernetes may start a pod beside one that still lives: 1.20 where a pod was deleted, any version where a node is cut off. The newest attempt wins."""
     first = training.pod
     (pod,) = training.cluster.listed("pods", training.child)
-    labels = {name: value for name, value in pod["metadata"]["labels"].items() if name != "controller-uid"}
+    labels = {name: value for name, value in pod["metadata"]["labels"].items() if not name.endswith("controller-uid")}  # its Job doesn't count it
     pod["metadata"] = {"name": f"{first}-twin", "namespace": NAMESPACE, "labels": labels}
     del pod["status"], pod["spec"]["nodeName"]
     training.cluster.kubectl("create", "-f", "-", told=json.dumps(pod))
@@ -169,6 +173,8 @@ def test_a_pod_that_dies_while_nobody_watches_is_replaced(spaceport: Any, traini
 
     On 1.20 the Job starts the next pod; from 1.26 on our failure policy ends the Job, and who comes back starts the run again in another.
     """
+    if not training.cluster.is_ours:
+        pytest.skip("it kills a process of the node, which runs elsewhere")
     for daemon in (f"worker-{TARGET}", f"watch-{TARGET}"):
         spaceport.daemon(daemon).kill()
     kill_container(training.child)
@@ -181,6 +187,13 @@ def test_a_training_outlives_its_worker(spaceport: Any, training: Training) -> N
     spaceport.daemon(f"worker-{TARGET}").kill()
     training.is_promoted()
     assert len(training.cluster.listed("jobs", training.child)) == 1
+
+
+def test_a_training_outlives_its_pipeline(training: Training) -> None:
+    """kill -9 of the pipeline's process: the pod goes on, and the same run, started again, waits for it; nothing runs twice."""
+    Work.process_of(training.run).kill()
+    training.is_promoted()
+    assert len(training.cluster.listed("jobs", training.child)) == 1 and training.prefect.read_run(training.child)["run_count"] == 1
 
 
 def test_a_deleted_job_is_crashed_with_the_reason_and_trained_again(training: Training) -> None:
@@ -260,8 +273,8 @@ def test_a_drained_nodes_pod_is_replaced_and_has_the_whole_start_limit(
         pytest.skip("it cordons the node, which is not for somebody's cluster")
     limit_seconds = 25
     stuck.variables(start_timeout_seconds=limit_seconds)
-    training = Training(spaceport, no_space(project, "acme/drained"), prefect, cluster)
     began = time.monotonic()
+    training = Training(spaceport, no_space(project, "acme/drained"), prefect, cluster)
     eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": training.pod, "namespace": NAMESPACE}}  # policy/v1 from 1.22 on
     cluster.kubectl("cordon", cluster.node)
     try:
@@ -272,6 +285,7 @@ def test_a_drained_nodes_pod_is_replaced_and_has_the_whole_start_limit(
         cluster.kubectl("uncordon", cluster.node)
     training.is_promoted()
     assert training.said("goes on from checkpoint") and len(cluster.listed("jobs", training.child)) == 1
+    assert "FAILED" not in [state["type"] for state in prefect.states_of(training.child)]
 
 
 def test_a_pod_that_fills_its_disk_is_evicted_and_goes_on_in_another(
@@ -283,12 +297,19 @@ def test_a_pod_that_fills_its_disk_is_evicted_and_goes_on_in_another(
     (job,) = cluster.listed("jobs", training.child)
     for _ in range(2):
         pod = eventually(lambda: _running(cluster, job))
-        cluster.kubectl("exec", pod, "--", "sh", "-c", "head -c 450M /dev/zero > /tmp/fill", check=False)
-        eventually(lambda pod=pod: cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted")
+        eventually(lambda pod=pod: _is_full(cluster, pod))
     training.is_promoted()
     said = [str(state["message"]) for state in prefect.states_of(training.child)]
     assert any("evicted" in line and "ephemeral local storage usage exceeds" in line for line in said), said
     assert training.said("goes on from checkpoint")
+
+
+def _is_full(cluster: RealCluster, pod: str) -> bool:
+    """Whether the kubelet has thrown it out; until then its disk is filled, again where that failed."""
+    if cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted":
+        return True
+    cluster.kubectl("exec", pod, "--", "sh", "-c", "[ -e /tmp/filled ] || { head -c 450M /dev/zero > /tmp/fill && : > /tmp/filled; }", check=False)
+    return False
 
 
 def _running(cluster: RealCluster, job: dict[str, Any]) -> str | None:
@@ -303,14 +324,57 @@ def test_a_local_stack_leaves_a_teams_secret_alone(cluster: RealCluster) -> None
     said = cluster.ask("from infra.compute.kubernetes.ready import make_ready; make_ready({'HF_TOKEN': 'ours'}, {}, 'a-team')")
     assert "BadInput" in said and "SPACEPORT_KUBERNETES_NAMESPACE" in said
     kept = json.loads(cluster.kubectl("get", "secret", "spaceport-secrets", "-o", "json", "-n", "a-team"))["data"]
+    cluster.kubectl("delete", "namespace", "a-team", "--wait=false")
     assert b64decode(kept["HF_TOKEN"]) == b"theirs"
+
+
+@pytest.fixture
+def served_from_inside(stuck: Stuck, spaceport: Any, cluster: RealCluster) -> Iterator[Stuck]:
+    """Quota, worker and watch as a team applies them, with the image and the address that this cluster's pods need; no worker outside it."""
+    address = cluster.kubectl("get", "configmap", SETTINGS, "-o", "jsonpath={.data.PREFECT_API_URL}")
+    (worker,) = yaml.safe_load_all((MANIFESTS / "worker.yaml").read_text())
+    for container in worker["spec"]["template"]["spec"]["containers"]:
+        container["image"] = cluster.image
+        container["env"] = [entry | ({"value": address} if entry["name"] == "PREFECT_API_URL" else {}) for entry in container["env"]]
+    manifests = {"apiVersion": "v1", "kind": "List", "items": [worker, *yaml.safe_load_all((MANIFESTS / "quota.yaml").read_text())]}
+    for daemon in (f"worker-{TARGET}", f"watch-{TARGET}"):
+        spaceport.daemon(daemon).kill()
+    cluster.kubectl("apply", "-f", "-", told=json.dumps(manifests))
+    eventually(lambda: cluster.kubectl("get", "deployment", "spaceport-worker", "-o", "jsonpath={.status.availableReplicas}") == "1")
+    yield stuck
+    cluster.kubectl("delete", "-f", "-", told=json.dumps(manifests))
+    eventually(lambda: not [pod for pod in cluster.listed("pods") if pod["metadata"]["labels"].get("spaceport.dev/part") == "worker"])
+
+
+def test_worker_and_watch_serve_as_pods_with_no_more_rights_than_the_manifests_give(
+    served_from_inside: Stuck, project: Path, prefect: PrefectApi, cluster: RealCluster
+) -> None:
+    """Under the quota, and with a service account of their own: a pod trains and its model is promoted; one whose image isn't there is said by the watch."""
+
+    def ends(name: str) -> dict[str, Any]:
+        config = load_run_config([no_space(project, f"acme/{name}")], {"target": TARGET})  # not by the command, which starts a worker here
+        run = prefect.create_run("pipeline/process", {"config": config.model_dump(mode="json")}, idempotency_key=name)
+        eventually(lambda: prefect.read_run(run["id"])["state"]["type"] in FINAL_STATES)
+        return dict(prefect.read_run(run["id"])["state"])
+
+    assert ends("from-inside")["type"] == "COMPLETED"
+    served_from_inside.variables(image="localhost/nobody/has:this", start_timeout_seconds=15)
+    state = ends("from-inside-stuck")
+    assert state["type"] == "FAILED" and "localhost/nobody/has:this" in state["message"] and "within 15 s" in state["message"]
+    worker = "system:serviceaccount:spaceport:spaceport-worker"
+    assert [cluster.kubectl("auth", "can-i", *words, "--as", worker, check=False).strip() for words in (("delete", "pods"), ("get", "secrets"))] == ["no", "no"]
 
 
 def test_a_run_cancelled_before_its_pod_started_ends_at_once(stuck: Stuck) -> None:
     """Prefect alone leaves it in Cancelling for five minutes, and its Job for ever."""
     stuck.variables(gpus=1)
     run = stuck.run("cancelled-early", "--detach")[1]["flow_run"]["id"]
-    child = eventually(lambda: next((run for run in stuck.prefect.find_runs(tag="spaceport", states=["PENDING"]) if run["infrastructure_pid"]), None))
+
+    def waits() -> Any:
+        found = stuck.prefect.find_runs(tag="spaceport", states=["PENDING"])
+        return next((run for run in found if run["name"].startswith("train-") and run["infrastructure_pid"]), None)
+
+    child = eventually(waits)
     stuck.prefect.cancel_run(str(run))
     eventually(lambda: stuck.prefect.read_run(child["id"])["state"]["type"] == "CANCELLED", seconds=60)
     eventually(lambda: stuck.cluster.listed("jobs", child["id"]) == [])

@@ -27,7 +27,7 @@ from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
-from tests.eventually import eventually
+from tests.eventually import eventually, eventually_async
 
 POOL = "yard"
 
@@ -279,9 +279,13 @@ async def test_no_capacity_anywhere_is_said_at_the_start_limit(project: Project,
     run_id, _ = project.run("PENDING")
     with on_the_server(project, spaceport, monkeypatch):
         async with get_client() as client, YardWorker(work_pool_name=POOL, create_pool_if_not_found=False) as worker:
-            looking = asyncio.create_task(Watch(project.api, worker.the_yard, POOL, worker.renting).forever(0.2))
             began = time.monotonic()
-            await worker.run(await client.read_flow_run(uuid.UUID(run_id)), YardConfiguration(image="any", start_timeout_seconds=limit))
+            renting = asyncio.create_task(
+                worker.run(await client.read_flow_run(uuid.UUID(run_id)), YardConfiguration(image="any", start_timeout_seconds=limit))
+            )
+            await eventually_async(lambda: run_id in worker.renting)
+            looking = asyncio.create_task(Watch(project.api, worker.the_yard, POOL, worker.renting).forever(0.2))
+            await renting
             took = time.monotonic() - began
             looking.cancel()
     assert [state["type"] for state in project.api.states_of(run_id)] == ["SCHEDULED", "PENDING", "FAILED"]
@@ -375,12 +379,13 @@ async def test_a_machine_that_was_taken_away_is_replaced_at_once(
     project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch, stage: str, state: str, kind: str
 ) -> None:
     """The provider's word is believed, where a crash that a process worker reports is left to settle for half a minute."""
+    monkeypatch.setattr("infra.compute.waiting.LATE_REPORT_SECONDS", 3600.0)  # who waited for that would wait for ever
     run_id, _ = project.run("RUNNING", stage=stage, lives=False)
     project.watch.once()
     assert project.state(run_id)[0] == state
     with on_the_server(project, spaceport, monkeypatch):
         waiting = asyncio.create_task(see_through(project.api, Child(run_id=run_id, url="", started=False), pace=0.0))
-        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"), 15)
+        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"))
         waiting.cancel()
 
 
