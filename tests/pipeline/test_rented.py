@@ -6,15 +6,16 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from deployments.activity import running_now
 from deployments.status import _in_words
-from infra.compute.attach_or_start import Child, attach_or_start
+from infra.compute.attach_or_start import STARTED_AGAIN, Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import START_LIMIT_LABEL, Watch, conclude
@@ -27,7 +28,9 @@ from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
+from tasks.training_gang import other_machines
 from tests.eventually import eventually, eventually_async
+from tests.faults.line import Call, Line, Traffic
 
 POOL = "yard"
 
@@ -192,15 +195,18 @@ class Asked:
     """One piece of work, asked for again and again."""
 
     def __init__(self, api: PrefectApi) -> None:
-        self.api, self.work = api, uuid.uuid4().hex
+        self.api, self.work, self.is_done = api, uuid.uuid4().hex, False
 
-    def with_hours(self, hours: float, lease_seconds: int | None = None) -> Child:
+    def with_hours(self, hours: float, lease_seconds: int | None = None, why: str = STARTED_AGAIN) -> Child:
         terms = {"env": {"LEASE": str(lease_seconds)}} if lease_seconds else None
-        told: dict[str, Any] = {"key_of": lambda generation: f"{self.work}-{generation}", "is_done": lambda: False, "name": "train-cafe"}
-        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, **told)
+        told: dict[str, Any] = {"key_of": lambda generation: f"{self.work}-{generation}", "is_done": lambda: self.is_done, "name": "train-cafe"}
+        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, why=why, **told)
 
-    def end(self, child: Child, state: str = "FAILED") -> None:
-        self.api.set_state(child.run_id, state, "quota: train.max_hours = 1: Raise it", force=True)
+    async def attach(self, hours: float, why: str) -> Child:
+        return await asyncio.to_thread(self.with_hours, hours, why=why)
+
+    def end(self, child: Child, said: str = "quota: train.max_hours = 1: Raise it") -> None:
+        self.api.set_state(child.run_id, "FAILED", said, force=True)
 
 
 def test_what_was_raised_or_corrected_takes_effect(project: Project) -> None:
@@ -225,6 +231,42 @@ def test_a_living_run_is_attached_to_whatever_its_limits(project: Project) -> No
     asked.end(first)
     second = asked.with_hours(2)
     assert asked.with_hours(1).run_id == second.run_id and project.state(first.run_id)[0] == "FAILED"
+
+
+async def test_other_machines_end_also_where_their_start_was_cut_short(project: Project, spaceport: Any) -> None:
+    """Of two more machines of a training the second one's start is never answered: the training fails, and neither of them is left to rent a machine."""
+    training = project.api.call("POST", "/flows/", {"name": "train_model"})
+    project.api.call("POST", "/deployments/", {"name": POOL, "flow_id": training["id"], "work_pool_name": POOL})
+    ours = str(project.api.create_run(f"train_model/{POOL}", {"config": {"target": POOL}}, idempotency_key=uuid.uuid4().hex)["id"])
+    with closing(Line(project.api.url.removesuffix("/api"), with_spaces=False)) as line:
+        line.traffic = Traffic("nobody", lambda call, place: "answer-lost" if call == Call("POST /api/deployments/ID/create_flow_run", 2) else None)
+        impatient = PrefectApi(f"{line.endpoint}/api", spaceport.key("prefect"), patience_seconds=0)
+        with pytest.raises(Unhealthy):
+            async with other_machines(impatient, ours, 3, 1, 60, print):
+                raise AssertionError("one of them was never heard of")
+        assert len(line.traffic.met) == 1
+    others = project.api.find_runs(tag=f"joins:{ours}")
+    project.api.set_state(ours, "CANCELLED", "the test is over", force=True)
+    assert [run["state"]["type"] for run in others] == ["CANCELLED"] * 2
+
+
+async def test_what_was_started_meanwhile_is_waited_for(project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a pipeline pauses for want of capacity, a person starts the work with more hours: the pipeline waits for that run, and rents no second machine."""
+    asked = Asked(project.api)
+    first = asked.with_hours(1)
+    asked.end(first, "capacity: none is to be had")
+    paused = asyncio.Event()
+    with on_the_server(project, spaceport, monkeypatch):
+        waiting = asyncio.create_task(see_through(project.api, partial(asked.attach, 1), lambda line: paused.set(), pace=0.05))  # 3 s
+        await eventually_async(lambda: project.state(first.run_id) == ("SCHEDULED", STARTED_AGAIN))
+        asked.end(first, "capacity: none is to be had")
+        await asyncio.wait_for(paused.wait(), 60)
+        second = await asyncio.to_thread(asked.with_hours, 2)
+        assert second.run_id != first.run_id
+        project.api.set_state(second.run_id, "COMPLETED", "trained", force=True)
+        monkeypatch.setattr(asked, "is_done", True)
+        assert (await waiting).run_id == second.run_id
+    assert project.state(first.run_id)[0] == "FAILED"
 
 
 def test_a_machine_that_is_gone_is_believed_at_the_second_look(project: Project) -> None:
@@ -383,8 +425,14 @@ async def test_a_machine_that_was_taken_away_is_replaced_at_once(
     run_id, _ = project.run("RUNNING", stage=stage, lives=False)
     project.watch.once()
     assert project.state(run_id)[0] == state
+
+    async def attach(why: str) -> Child:
+        if why != STARTED_AGAIN:
+            project.api.retry_run(run_id, why)
+        return Child(run_id=run_id, url="", started=False)
+
     with on_the_server(project, spaceport, monkeypatch):
-        waiting = asyncio.create_task(see_through(project.api, Child(run_id=run_id, url="", started=False), pace=0.0))
+        waiting = asyncio.create_task(see_through(project.api, attach, pace=0.0))
         await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"))
         waiting.cancel()
 

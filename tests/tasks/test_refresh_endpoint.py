@@ -25,6 +25,7 @@ from tests.eventually import eventually
 from tests.faults.line import Fault, Line, Traffic
 from tests.pipeline.conftest import BAD, GOOD, NEUTRAL, TINY_BERT
 
+SETTLE_SECONDS = 1.0
 HANDLER = """
 import time
 class EndpointHandler:
@@ -57,7 +58,7 @@ class Team:
 
     def refresh(self, model: ModelRevision, score: float, check: Callable[[], None] = lambda: None, **more: Any) -> EndpointRefresh:
         rows = [ProbeRow(text="a text", expected={"yes": score, "no": 1 - score})]
-        return refresh_endpoint(model, lambda: rows, self.config(**more), self.client, poll_seconds=0.05, settle_seconds=1, check=check)
+        return refresh_endpoint(model, lambda: rows, self.config(**more), self.client, poll_seconds=0.05, settle_seconds=SETTLE_SECONDS, check=check)
 
     def says(self) -> float:
         state = self.endpoint.state()
@@ -182,6 +183,40 @@ def test_what_check_says_before_anything_is_paid_for(team: Team) -> None:
     with pytest.raises(Conflict, match="main has moved on"):
         team.refresh(team.revision(0.75), 0.75, check=superseded)
     assert team.stage is None
+
+
+@pytest.mark.parametrize(("at", "moved"), [(2, False), (3, True)])
+def test_main_that_moves_on_during_the_step_is_a_conflict(team: Team, at: int, moved: bool) -> None:
+    """While the rows were worked out: nothing is changed. Before the proof was done: it isn't called live, whatever the endpoint serves."""
+    asked = itertools.count(1)
+
+    def moves_on() -> None:
+        if next(asked) == at:
+            raise Conflict("main has moved on")
+
+    with pytest.raises(Conflict, match="main has moved on"):
+        team.refresh(team.revision(0.75), 0.75, check=moves_on)
+    assert (team.stage is not None) is moved
+
+
+def test_what_somebody_else_has_moved_meanwhile_isnt_put_back(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The revision answers otherwise than its files, and before that is acted upon somebody brings the endpoint to another one: it stays there."""
+    a, b, wrong = team.revision(0.75), team.revision(0.25), team.revision(0.5)
+    team.refresh(a, 0.75)
+    predict = InferenceEndpoint.predict
+
+    def while_somebody_moves_it(endpoint: InferenceEndpoint, url: str, text: str) -> dict[str, float]:
+        found = predict(endpoint, url, text)
+        if found["yes"] == 0.5:
+            team.endpoint.update(b, team.config().hardware)
+        return found
+
+    monkeypatch.setattr(InferenceEndpoint, "predict", while_somebody_moves_it)
+    monkeypatch.setattr("tests.tasks.test_refresh_endpoint.SETTLE_SECONDS", 0.0)
+    with pytest.raises(Conflict, match=f"was moved to {team.model_id}@{b.sha[:8]} by somebody else meanwhile, and is left there"):
+        team.refresh(wrong, 0.9)
+    eventually(lambda: team.stage == "running")
+    assert team.says() == 0.25
 
 
 def test_the_token_is_shown_to_nobody_else(team: Team) -> None:
