@@ -43,7 +43,7 @@ class Yard:
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
         self.ended: list[str] = []
-        self.silent_ends = 0  # how many times its answer to an end is lost
+        self.silent_ends = self.silent_looks = 0  # how many times its answer to an end, to a look is lost
         self.hides: list[str] = []  # machines that the next looks don't find
         self.odd = ""  # the run about which it says nothing that anybody understands
         self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens elsewhere while it is asked something
@@ -55,6 +55,9 @@ class Yard:
 
     def look(self, machine_id: str) -> Machine | None:
         self._let_it_happen("look")
+        if self.silent_looks:
+            self.silent_looks -= 1
+            raise Unhealthy("the yard doesn't answer")
         if machine_id in self.hides:
             self.hides.remove(machine_id)
             return None
@@ -397,6 +400,18 @@ async def test_a_machine_that_cant_be_ended_at_its_start_limit_is_ended_the_next
     began = time.monotonic()
     found = await follow(project.yard, machine, 0.3, logging.getLogger("test"), 0.05)
     assert (found.stage, project.yard.ended) == ("NEVER HAD", ["m-1"]) and time.monotonic() - began > 0.3
+
+
+async def test_a_machine_that_was_had_while_its_provider_was_away_isnt_ended(project: Project) -> None:
+    """The start limit passes during an outage, and the machine begins in it: at the first answer it is looked at before it is judged."""
+    waits = Machine(id="m-1", run_id="", stage="waits", lives=True)
+    over = waits.model_copy(update={"stage": "ended", "started": True, "lives": False})
+    project.yard.machines, project.yard.silent_looks = {"m-1": waits.model_copy(update={"stage": "up", "started": True})}, 8
+    following = asyncio.create_task(follow(project.yard, waits, 0.2, logging.getLogger("test"), 0.05))
+    await eventually_async(lambda: not project.yard.silent_looks)
+    await asyncio.sleep(0.5)  # some looks more
+    project.yard.machines["m-1"] = over
+    assert (await following).stage == "ended" and project.yard.ended == []
 
 
 @pytest.mark.parametrize(("hidden", "stage"), [(1, "ended"), (2, "GONE")])
