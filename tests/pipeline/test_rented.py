@@ -17,6 +17,7 @@ from deployments.activity import running_now
 from deployments.status import _in_words
 from infra.compute.attach_or_start import STARTED_AGAIN, Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
+from infra.compute.pools import check_pool
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import START_LIMIT_LABEL, Watch, conclude
 from infra.compute.rented.following import follow
@@ -481,6 +482,20 @@ def test_a_price_is_the_deployments_the_pools_or_the_providers(spaceport: Any, p
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(BadInput, match=r"train.max_usd = 5 can't be held: nobody says what target kubernetes costs. Give its work pool usd_per_hour"):
         check_price("kubernetes", 5.0, hub)
+
+
+def test_a_target_that_nobody_serves_is_said_by_check(prefect: PrefectApi, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a training waits for a worker for ever: none, a pool that somebody paused, a pool that isn't there; a served one is said, too."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect.url)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", spaceport.key("prefect"))
+    assert "no worker serves it now" in check_pool(POOL) and check_pool("process") == "a worker serves it"
+    prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": True})
+    try:
+        assert "paused" in check_pool(POOL)
+    finally:
+        prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": False})
+    with pytest.raises(BadInput, match="make deploy"):
+        check_pool("nowhere")
 
 
 def test_a_running_sum_is_told_while_it_runs(project: Project) -> None:
