@@ -1,6 +1,7 @@
 """Training in pods of a real cluster: the same as on this machine, and true whatever dies. `make test-kubernetes`."""
 
 import json
+import re
 import threading
 import time
 from ast import literal_eval
@@ -10,14 +11,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flows.config_files import load_run_config
 from infra.compute.kubernetes.names import SETTINGS
 from infra.compute.kubernetes.ready import MANIFESTS
 from infra.compute.kubernetes.watch import EVERY_SECONDS
+from infra.hub.embedded.process import EmbeddedHub
+from infra.hub.exchange import ExchangedToken
 from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.revisions import Repo
+from infra.settings import PROJECT
 from tests.eventually import eventually
 from tests.kubernetes_cluster.cluster import NAMESPACE, RealCluster, real_cluster
 from tests.pipeline.conftest import Work, no_space, same_bytes_in_two_processes
@@ -99,6 +106,50 @@ def test_a_pod_has_no_rights(cluster: RealCluster) -> None:
     assert [volume["name"] for volume in pod["volumes"]] == ["work", "shm"]
     account = f"system:serviceaccount:spaceport:{pod['serviceAccountName']}"
     assert cluster.kubectl("auth", "can-i", "list", "pods", "--as", account, check=False).strip() == "no"
+
+
+USERS = """
+default = "alice"
+[users.alice]
+tokens = [{{ role = "write" }}]
+[users.ci]
+[organisations.acme]
+members = {{ alice = "admin", ci = "write" }}
+[[publishers]]
+on = "acme/words"
+user = "ci"
+issuer = "{issuer}"
+subject = "system:serviceaccount:spaceport:spaceport-training"
+public_key = "issuer.pem"
+"""
+
+
+def test_a_pods_own_identity_publishes(cluster: RealCluster, tmp_path: Path) -> None:
+    """The volume of docs/targets.md in a real pod: the token that the cluster puts there is exchanged, and writes the one repository that trusts it."""
+    added = re.search(r"```yaml\n(# added to what the Job has.*?)```", (PROJECT / "docs" / "targets.md").read_text(), re.DOTALL)
+    assert added
+    job, settings = yaml.safe_load_all(added[1])
+    issuer = json.loads(cluster.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"]
+    (key,) = json.loads(cluster.kubectl("get", "--raw", "/openid/v1/jwks"))["keys"]
+    (tmp_path / "issuer.pem").write_bytes(jwt.PyJWK(key).key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "users.toml").write_text(USERS.format(issuer=issuer))
+    with EmbeddedHub.start(tmp_path / "hub", tmp_path / "users.toml", ends_with_parent=True) as hub:
+        hub.api().create_repo("acme/words", private=True)
+        spec = job["spec"]["template"]["spec"]
+        spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = hub.endpoint
+        spec["containers"][0] |= {"name": "training", "image": cluster.image, "args": ["sleep", "600"]}
+        spec |= {"serviceAccountName": "spaceport-training", "securityContext": {"runAsUser": 1000, "runAsNonRoot": True, "fsGroup": 1000}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "identity", "namespace": NAMESPACE}, "spec": spec}
+        cluster.kubectl("create", "-f", "-", told=json.dumps(pod))
+        try:
+            file = settings["data"]["SPACEPORT_OIDC_TOKEN_FILE"]
+            token = eventually(lambda: cluster.kubectl("exec", "identity", "--", "cat", file, check=False))
+        finally:
+            cluster.kubectl("delete", "pod", "identity", "--force", "--grace-period=0", check=False)
+        (tmp_path / "token").write_text(token)
+        exchanged = ExchangedToken(tmp_path / "token", Repo(repo_type="model", repo_id="acme/words"), hub.endpoint).value()
+        hub.api(exchanged).upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id="acme/words")
+        assert hub.api().list_repo_commits("acme/words")[0].authors == ["ci"]
 
 
 class Training:
