@@ -8,6 +8,7 @@ import itertools
 import json
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -183,6 +184,13 @@ def test_a_server_that_is_away_is_waited_for_and_then_unknown(team: Team) -> Non
     assert done.returncode == 1 and json.loads(done.stdout)["error"]["kind"] == "unhealthy"
 
 
+AWAY_FROM_DEPLOY = """
+import runpy, sys
+from deployments import committed
+committed.PATIENCE_SECONDS = 1.0
+sys.argv[1:] = ["--all"]
+runpy.run_module("deployments.registry", run_name="__main__")
+"""
 LOST = "from deployments import following, trigger; following.LOST_SECONDS = 2; raise SystemExit(trigger.main())"
 DOOR = "127.0.0.2"
 
@@ -383,9 +391,10 @@ def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple
 
 @pytest.mark.slow
 def test_every_end_of_a_run_is_the_jobs(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, tmp_path: Path) -> None:
-    """Kept by the gate: green, with a warning and the summary's word for it. Cancelled, a server lost, a server away: red, with the reason.
+    """Kept by the gate: green, with a warning and the summary's word for it. Cancelled, a server lost, a server that stays away: red, with the reason. One that
+    is back within the patience, as after a restart, is survived, by the deploy too.
 
-    Slow: four runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k every_end"`
+    Slow: five runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k every_end"`
     """
     following = team.checkout / "deployments" / "following.py"
     following.write_text(following.read_text().replace("LOST_SECONDS = 600.0", "LOST_SECONDS = 2.0"))
@@ -407,7 +416,16 @@ def test_every_end_of_a_run_is_the_jobs(team: Team, first: tuple[int, dict[str, 
             code, log = waiting.result()
     assert code == 1 and "## Unknown: the server was lost" in log and run["id"] in log, log
     (tmp_path / "go").touch()
-    actions.runner.variables["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(actions.event, "workflow_dispatch", flags="--train.args.known []")
+        with socket.create_server((DOOR, urlsplit(team.api.url).port)) as restarting:
+            restarting.accept()[0].close()
+        with doorway(team):
+            code, log = waiting.result()
+    assert code == 0 and log.count("It is waited for") == 1 and "Kept: the candidate is not better" in log, log
+    committed = team.checkout / "deployments" / "committed.py"
+    committed.write_text(committed.read_text().replace("PATIENCE_SECONDS = 600.0", "PATIENCE_SECONDS = 1.0"))
+    team.push("less patience with an absent server")
     code, log = actions.event("workflow_dispatch")
     assert code == 1 and "deployments.trigger" not in log, log
     eventually(lambda: team.api.read_run(run["id"])["state"]["type"] in FINAL_STATES)
@@ -474,3 +492,17 @@ def test_a_deploy_keeps_what_people_chose(team: Team) -> None:
     assert [schedule["schedule"]["cron"] for schedule in after["schedules"]] == ["0 4 * * *"]
     assert after["job_variables"] == before["job_variables"] | {"env": {"CHOSEN": "1"}} and after["version"]
     team.api.call("PATCH", path, {"job_variables": before["job_variables"], "schedules": []})
+def test_a_deploy_waits_for_a_server_that_restarts(team: Team) -> None:
+    """It says so once, and registers when the server answers; one that stays away ends it with exit code 1 and one line more."""
+    environment = team.spaceport.environment | team.job("deploy", PREFECT_API_URL=through_the_door(team))
+    command = {"env": environment, "cwd": "/", "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "deployments.registry", "--all"], **command) as waiting:
+        assert "It is waited for, 600 s at most" in waiting.stderr.readline()
+        with doorway(team):
+            registered, more = waiting.communicate(timeout=SLOW_MACHINE_SECONDS)
+    assert waiting.returncode == 0 and "pipeline/process" in registered and "waited for" not in more
+    done = subprocess.run([sys.executable, "-c", AWAY_FROM_DEPLOY], **command, timeout=SLOW_MACHINE_SECONDS, check=False)
+    first, last = done.stderr.splitlines()
+    assert done.returncode == 1 and "It is waited for, 1 s at most" in first and last.startswith("spaceport: unhealthy: ") and "can't be reached" in last
+
+
