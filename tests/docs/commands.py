@@ -26,6 +26,7 @@ OTHERS: Mapping[str, str] = {
     "aws": "wants an account at AWS",
     "sudo": "createuser and createdb of a PostgreSQL server that isn't everywhere: tests/prefect_database.py makes one where it is",
     "git": "git's own",
+    "gh": "GitHub's own: tests/pipeline/test_ci.py runs pipeline.yml with the event that it sends",
     "torchrun": "torch's own: tests/tasks/recipes starts it",
     "ps": "the system's own",
     "uv": "uv's own",

@@ -124,6 +124,7 @@ public_key = "issuer.pem"
 """
 
 
+@pytest.mark.usefixtures("stuck")  # the namespace and its accounts are there
 def test_a_pods_own_identity_publishes(cluster: RealCluster, tmp_path: Path) -> None:
     """The volume of docs/targets.md in a real pod: the token that the cluster puts there is exchanged, and writes the one repository that trusts it."""
     added = re.search(r"```yaml\n(# added to what the Job has.*?)```", (PROJECT / "docs" / "targets.md").read_text(), re.DOTALL)

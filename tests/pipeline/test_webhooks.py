@@ -178,6 +178,25 @@ def test_a_branch_and_a_base_model_are_watched(hooked: Hooked) -> None:
         hooked.cancel(run)
 
 
+def test_a_config_is_read_as_it_is_at_each_delivery(hooked: Hooked) -> None:
+    """What a `git pull` has changed counts without a restart. Two configs of one name that read the same are two runs; one that can't be read is said, keeps
+    nothing from the others, and starts when it is mended and the Hub sends again."""
+    before = hooked.config.read_text()
+    hooked.config.write_text("name = ")
+    commit = hooked.commit_rows("fine and mended,good\n", branch="draft")
+    answer = _delivered(hooked, commit, "draft")
+    assert answer.status_code == 503 and "hooked.toml: not TOML" in answer.text and "hooked.toml: not TOML" in hooked.log.read_text()
+    hooked.cancel(hooked.run_of(commit))
+    hooked.config.write_text(BRANCH_CONFIG.replace("hooked/branched", "hooked/twin"))
+    runs = _delivered(hooked, commit, "draft").json()["runs"]
+    hooked.config.write_text(before)
+    found = [hooked.api.read_run(run["id"]) for run in runs]
+    assert sorted(run["parameters"]["config"]["model"]["repo_id"] for run in found) == ["hooked/branched", "hooked/twin"]
+    assert {run["parameters"]["config"]["name"] for run in found} == {"branched"}
+    for run in found:
+        hooked.cancel(run)
+
+
 def test_a_prefect_that_is_away_is_told_and_the_hub_sends_again(hooked: Hooked) -> None:
     """503 before the Hub hangs up; its own second or third try, with Prefect back, starts the run, once."""
     hooked.shut_door()
