@@ -24,6 +24,7 @@ class LocalStack:
         self.home, self.say = self.settings.home, say
         self.keys = LocalKeys(self.home / "keys")
         self._file = self.home / "stack.json"
+        self.was_started_here = False
 
     def find(self) -> Stack:
         """The stack as it runs now; empty when none does."""
@@ -47,6 +48,7 @@ class LocalStack:
             except BaseException:
                 self._forget()
                 raise
+            self.was_started_here = True
             return self.find()
 
     def have_worker(self, target: str) -> None:

@@ -9,7 +9,10 @@ from importlib import import_module
 from pkgutil import resolve_name
 from typing import Any
 
+from deployments.committed import PATIENCE_SECONDS
+from infra.errors import SpaceportError, Unhealthy, described
 from infra.git_commit import git_commit
+from infra.prefect_api import PrefectApi
 from infra.settings import PROJECT, Settings
 
 MANIFEST = PROJECT / "prefect.yaml"
@@ -119,14 +122,36 @@ def _schedules(entry: Mapping[str, Any]) -> list[Any]:
     return [DeploymentScheduleCreate(schedule=IntervalSchedule(interval=timedelta(seconds=said["interval"]))) for said in entry.get("schedules", [])]
 
 
-def main(words: Sequence[str]) -> None:
-    """All pools and schedules with --all; else these pools, or those of the local stack's start. SPACEPORT_IMAGE, where set, is their image."""
+def wait_for_server(api: PrefectApi, patience_seconds: float) -> None:
+    """Return when the server answers; one that is away, as while it restarts, is waited for. Raises Unhealthy where it stays away.
+
+    Prefect's own client takes a refused connection for final (3.9.1, 2026-11).
+    """
+    api.patience_seconds = 0.0
+    try:
+        api.call("GET", "/ready")  # its database answers, too
+    except Unhealthy as error:
+        print(f"{described(error)} It is waited for, {patience_seconds:.0f} s at most.", file=sys.stderr, flush=True)
+        api.patience_seconds = patience_seconds
+        api.call("GET", "/ready")
+
+
+def main(words: Sequence[str], patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """All pools and schedules with --all; else these pools, or those of the local stack's start. SPACEPORT_IMAGE, where set, is their image.
+
+    With --all, which is a push's, a server that is away is waited for.
+    """
     everything = list(words) == ["--all"]
     asked, settings = POOLS.keys() if everything else set(words) or AT_START, Settings()
+    if everything and settings.prefect_api_url:  # else a profile of Prefect's own says where
+        wait_for_server(PrefectApi.from_settings(settings), patience_seconds)
     at_once = None if everything else settings.pipelines_at_once  # on a team's server the limits are the team's
     done = asyncio.run(register_deployments(MANIFEST.read_text(), asked, scheduled=everything, image=settings.image, at_once=at_once))
     print("\n".join(done))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except SpaceportError as error:
+        sys.exit(f"spaceport: {described(error)}")

@@ -124,7 +124,6 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
     flags = ({"data.sample_rows": "1000000"} if full else {}) | dict(flags)
     load_run_config([CONFIG], flags)  # a mistake in a flag is said before anything is started
     local = LocalStack(say=say)
-    was_up = local.find().alive
     try:
         rows = prepare_rows(local.home)
         adopt(local.environment(local.up()))
@@ -133,9 +132,9 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
         if local.find().hf_endpoint:
             seed_base_model(HubClient.from_settings())
         elsewhere = {} if rows == CONFIGS_ROWS else {"data.source": str(rows)}  # with a SPACEPORT_HOME of one's own
-        code = run([CONFIG], elsewhere | flags, json=json, outlives_ctrl_c=was_up)
+        code = run([CONFIG], elsewhere | flags, json=json, outlives_ctrl_c=not local.was_started_here)
     except BaseException:
-        _end_what_was_started(local, was_up)
+        _end_what_was_started(local)
         raise
     if code == LEFT:
         return code
@@ -143,7 +142,7 @@ def demo(flags: Mapping[str, str], *, full: bool, json: bool) -> int:
         say_how_to_connect(local, local.find())
         say("stop    make stop")
     else:
-        _end_what_was_started(local, was_up)
+        _end_what_was_started(local)
     return code
 
 
@@ -159,8 +158,8 @@ def _answer(found: Answer, json: bool, show: Callable[[Answer], None]) -> None:
         show(found)
 
 
-def _end_what_was_started(local: LocalStack, was_up: bool) -> None:
-    if not was_up:
+def _end_what_was_started(local: LocalStack) -> None:
+    if local.was_started_here:
         local.down()
         say(f"the local stack is ended, and what ran on it; the next run finds what is done. Logs: {local.home / 'logs'}")
 

@@ -2,16 +2,16 @@
 
 A commit to the dataset that a config reads from (`source = "hf://datasets/…"`), or to its base model, starts that config's pipeline once: the commit is
 part of the run's key, so a delivery that comes twice, or is replayed a year later, attaches to the same run. The pipeline's own commits start nothing.
+Configs are read anew at each delivery, as a `git pull` has left them; the paths in them are this machine's.
 SPACEPORT_WEBHOOK_SECRET is the webhook's secret; without it nothing is served. It listens on loopback: a reverse proxy brings the Hub's calls there.
 """
 
 import hmac
 import json
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,9 +22,8 @@ from starlette.routing import Route
 
 from deployments.running import connect
 from deployments.starting import PIPELINE
+from deployments.subscriptions import COMMIT, Subscription, Watched, read_subscriptions, subscription
 from deployments.words import split_words
-from flows.config_files import load_run_config
-from flows.run_config import RunConfig
 from infra.errors import BadInput, SpaceportError, Unhealthy, described
 from infra.git_commit import git_commit
 from infra.hub.client import HubClient
@@ -37,42 +36,28 @@ MOST_BYTES = 1 << 20
 PATIENCE_SECONDS = 5.0  # with a Prefect server that is away: the Hub hangs up on who answers late, and is told 503 before that
 DEFAULT_PORT = 8787
 SECRET_HEADER = "x-webhook-secret"  # noqa: S105  (a header's name)
-_SOURCE = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/.*)?")
-_PINNED = re.compile(r"[0-9a-f]{40}")
-
-
-class Watched(NamedTuple):
-    """A branch of a repository that a config reads."""
-
-    repo: Repo
-    branch: str
-
-
-class Subscription(NamedTuple):
-    """A run config and its file, and what it reads on the Hub."""
-
-    file: Path
-    config: RunConfig
-    reads: tuple[Watched, ...]
 
 
 class Receiver:
     """What becomes of an event."""
 
-    def __init__(self, subscriptions: Sequence[Subscription], secret: str, api: PrefectApi, hub: HubClient) -> None:
-        self.subscriptions, self._secret, self.api, self.hub = subscriptions, secret, api, hub
+    def __init__(self, files: Sequence[Path], secret: str, api: PrefectApi, hub: HubClient) -> None:
+        self.files, self._secret, self.api, self.hub = files, secret, api, hub
 
     def is_known(self, secret: str) -> bool:
         """Compared in constant time."""
         return hmac.compare_digest(secret.encode(), self._secret.encode())
 
     def take(self, payload: Any) -> dict[str, Any]:
-        """Start what the event asks for. Raises BadInput for what is no event, Unhealthy where nobody could be asked: the Hub then sends it again."""
-        started = []
-        for repo, branch, commit in _commits_of(payload):
-            concerned = [entry for entry in self.subscriptions if Watched(repo, branch) in entry.reads]
+        """Start what the event asks for. Raises BadInput for what is no event, Unhealthy where anybody or any config couldn't be asked."""
+        commits, started = _commits_of(payload), []
+        subscriptions, unreadable = read_subscriptions(self.files) if commits else ([], [])
+        for repo, branch, commit in commits:
+            concerned = [entry for entry in subscriptions if Watched(repo, branch) in entry.reads]
             if concerned and not self._is_ours(repo, commit):
                 started += [self._start(entry, repo, commit) for entry in concerned]
+        if unreadable:  # the Hub sends it again, perhaps to a mended one; what is started is then attached to
+            raise Unhealthy(f"a config can't be read: {'; '.join(unreadable)} What the others ask for is started.")
         return {"runs": started}
 
     def _is_ours(self, repo: Repo, commit: str) -> bool:
@@ -83,21 +68,9 @@ class Receiver:
     def _start(self, entry: Subscription, repo: Repo, commit: str) -> dict[str, str]:
         """Not started again where it failed: that is a person's or the next commit's, not a replay's."""
         parameters = {"config": entry.config.model_dump(mode="json"), "git_commit": git_commit(entry.file.resolve().parent)}
-        key, name = f"webhook:{repo}@{commit}:{entry.config.name}", f"{entry.config.name} {repo.repo_id.split('/')[1]}@{commit[:8]}"
+        key, name = f"webhook:{repo}@{commit}:{entry.file}", f"{entry.config.name} {repo.repo_id.split('/')[1]}@{commit[:8]}"
         run = self.api.create_run(PIPELINE, parameters, idempotency_key=key, name=name, tags=["spaceport", "webhook"])
         return {"id": run["id"], "name": run["name"], "url": self.api.run_url(run["id"])}
-
-
-def subscription(file: Path) -> Subscription:
-    """A config and the branches that it reads; a pinned revision never changes."""
-    config, reads = load_run_config([file]), []
-    source = _SOURCE.fullmatch(config.data.source) if config.data else None
-    if source:
-        reads.append(Watched(Repo(repo_type="dataset", repo_id=source[1]), source[2] or "main"))
-    if config.train.base_model:
-        name, _, branch = config.train.base_model.partition("@")
-        reads.append(Watched(Repo(repo_type="model", repo_id=name), branch or "main"))
-    return Subscription(file, config, tuple(entry for entry in reads if not _PINNED.fullmatch(entry.branch)))
 
 
 def create_app(receiver: Receiver) -> Starlette:
@@ -116,10 +89,11 @@ def create_app(receiver: Receiver) -> Starlette:
         except (ValueError, BadInput) as error:
             return JSONResponse({"error": str(error)[:300]}, 400)
         except SpaceportError as error:
+            print(described(error), file=sys.stderr, flush=True)
             return JSONResponse({"error": described(error)}, 503 if isinstance(error, Unhealthy) else 500)
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"configs": [str(entry.file) for entry in receiver.subscriptions]})
+        return JSONResponse({"configs": [str(file) for file in receiver.files]})
 
     return Starlette(routes=[Route("/", take, methods=["POST"]), Route("/health", health)])
 
@@ -135,7 +109,7 @@ def main(words: Sequence[str]) -> None:
     secret = Settings().webhook_secret
     if secret is None:
         raise BadInput("SPACEPORT_WEBHOOK_SECRET isn't set: whoever reached this port could start trainings. Set it, and the same in the webhook.")
-    receiver = Receiver(found, secret.get_secret_value(), PrefectApi.from_settings(settings, PATIENCE_SECONDS), HubClient.from_settings(settings))
+    receiver = Receiver(files, secret.get_secret_value(), PrefectApi.from_settings(settings, PATIENCE_SECONDS), HubClient.from_settings(settings))
     for entry in found:
         print(f"watches {', '.join(f'{watched.repo}@{watched.branch}' for watched in entry.reads)} for {entry.file}", file=sys.stderr, flush=True)
     uvicorn.run(create_app(receiver), host="127.0.0.1", port=int(flags.get("port", DEFAULT_PORT)), log_level="warning")
@@ -152,7 +126,7 @@ def _commits_of(payload: Any) -> list[tuple[Repo, str, str]]:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadInput(f"this is no event of a Hub's webhook ({type(error).__name__})") from None
     heads = [(ref.removeprefix("refs/heads/"), sha) for ref, sha in refs if ref.startswith("refs/heads/")]
-    return [(repo, branch, sha) for branch, sha in heads if isinstance(sha, str) and _PINNED.fullmatch(sha)]
+    return [(repo, branch, sha) for branch, sha in heads if isinstance(sha, str) and COMMIT.fullmatch(sha)]
 
 
 if __name__ == "__main__":

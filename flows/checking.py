@@ -3,7 +3,8 @@
 from flows.lineage import base_revision, columns_of, resolved_config
 from flows.planning import Plan, plan_run
 from flows.run_config import RunConfig
-from infra.compute.prices import check_price
+from infra.compute.pools import check_pool
+from infra.compute.prices import OWN_MACHINE, check_price
 from infra.compute.rented.checkpoints import private_repo
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
@@ -31,7 +32,7 @@ from tasks.training.checks import check_checkpoint_store, check_script
 
 def check_run(config: RunConfig, hub: HubClient) -> CheckReport:
     """Look at everything that the run would need. Never raises for what it finds; what would be reused isn't looked at."""
-    config = resolved_config(config)
+    written, config = config, resolved_config(config)
     token = probe("token", lambda: check_token(hub))
     if not token.passed:
         return CheckReport(findings=(token,))
@@ -39,10 +40,10 @@ def check_run(config: RunConfig, hub: HubClient) -> CheckReport:
         plan = plan_run(config, hub)
     except SpaceportError as error:
         return CheckReport(findings=(token, failed("inputs", error)))
-    return CheckReport(findings=(token, *_findings_of(plan, config, hub)))
+    return CheckReport(findings=(token, *_findings_of(plan, config, hub, is_auto=written.train.dtype == "auto")))
 
 
-def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]:
+def _findings_of(plan: Plan, config: RunConfig, hub: HubClient, *, is_auto: bool) -> list[Finding]:
     busy = {step.name for step in plan.steps if step.action in {"run", "depends"}}
     model = Repo(repo_type="model", repo_id=config.model.repo_id)
     findings: list[Finding] = []
@@ -54,6 +55,8 @@ def _findings_of(plan: Plan, config: RunConfig, hub: HubClient) -> list[Finding]
         findings.append(probe("data", lambda: _data(data, hub)))
     if "train_model" in busy:
         findings += _training_findings(config, hub)
+        if config.target != OWN_MACHINE:
+            findings.append(probe("target", lambda: _target(config, is_auto=is_auto)))
     if config.space and "refresh_space" in busy:
         space = Repo(repo_type="space", repo_id=config.space.repo_id)
         findings.append(probe("space token", lambda: check_space_token(space, model, config.model.visibility, Settings().space_token, hub)))
@@ -72,6 +75,13 @@ def _training_findings(config: RunConfig, hub: HubClient) -> list[Finding]:
         dataset, splits = DatasetRevision.parse(config.dataset), ["train", "test"] if config.train.recipe else ["test"]
         findings.append(probe("dataset", lambda: check_splits(dataset, splits, hub)))
     return findings + _base_findings(config, hub)
+
+
+def _target(config: RunConfig, *, is_auto: bool) -> str:
+    """Who serves it, and what was chosen for its hardware without a look at that."""
+    said = f"{config.target}: {check_pool(config.target)}"
+    chosen = f"train.dtype = auto means {config.train.dtype}, by this machine's hardware: name one where {config.target} has other"
+    return f"{said}; {chosen}" if is_auto else said
 
 
 def _checkpoints(config: RunConfig, hub: HubClient) -> str:

@@ -76,7 +76,8 @@ def refresh_endpoint(
 ) -> EndpointRefresh:
     """Create or update the endpoint at exactly `model`, and wait for its proof. Raises Unhealthy with the old revision serving.
 
-    `check` is called before anything is changed; what it raises ends the step. `rows` are worked out, by a run of the model, only where they are asked for.
+    `check` is called before anything is changed, and once more at the end; what it raises ends the step. `rows` are worked out, by a run of the model,
+    only where they are asked for.
     """
     endpoint = InferenceEndpoint(hub, config.name)
     before = endpoint.state()
@@ -87,11 +88,13 @@ def refresh_endpoint(
     # One that sleeps at this revision isn't woken, and paid, for another proof.
     asked = () if done and before and before.stage == ASLEEP else rows()
     if not done:
+        check()  # the rows took their time
         _move(endpoint, before, model, config)
     try:
         url = _proved(endpoint, model, asked, config, poll_seconds, settle_seconds)
     except Unhealthy as failure:
         raise _put_back(endpoint, before, model, config, failure, done, poll_seconds) from failure
+    check()  # whoever moved main meanwhile may have brought the endpoint there before our move
     return EndpointRefresh(name=config.name, model=model, outcome="reused" if done else "published", key=endpoint_record(model, config).key, url=url)
 
 
@@ -191,6 +194,9 @@ def _put_back(
     if done:
         return Unhealthy(f"{behind}: {failure}")
     try:
+        now = endpoint.state()
+        if now and not _is_at(now, model, config.hardware):
+            return Conflict(f"endpoint {config.name} was moved to {now.repository}@{now.revision[:8]} by somebody else meanwhile, and is left there. {failure}")
         if before is None:
             endpoint.delete()
             return Unhealthy(f"{behind}: it never served, and is deleted. {failure}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -33,10 +33,10 @@ ENDING_PATIENCE_SECONDS = 3.0  # while we are being ended, the runner counts to 
 async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[str, Any], record: StepRecord, model: Repo) -> Child:
     """Attach to the child or start it, and wait for its end. When this run is cancelled meanwhile, so is the child that nobody else waits for."""
     api, run_id, child = PrefectApi.from_settings(patience_seconds=SERVER_PATIENCE_SECONDS), own_run_id(), None
-    try:
-        if run_id:  # before attaching, so that a rival that is cancelled now doesn't take the child with it
-            await asyncio.to_thread(api.tag_run, run_id, step_tag(record.key))
-        child = await asyncio.to_thread(
+
+    async def attach(why: str) -> Child:
+        nonlocal child
+        found = await asyncio.to_thread(
             attach_or_start,
             api,
             deployment,
@@ -46,10 +46,19 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
             name=f"train-{record.key[:8]}",
             tags=("spaceport", step_tag(record.key)),
             job_variables=leased(deployment, parameters.get("config")),
+            why=why,
         )
-        await show_link(TRAINING_RUN_KEY, child.url, f"training run train-{record.key[:8]}")
-        async with _shown(child, run_id):
-            await see_through(PrefectApi.from_settings(patience_seconds=ENDING_PATIENCE_SECONDS), child, get_run_logger().warning, Settings().retry_pace)
+        if child is None or child.run_id != found.run_id:
+            await show_link(TRAINING_RUN_KEY, found.url, f"training run train-{record.key[:8]}")
+        child = found
+        return found
+
+    try:
+        if run_id:  # before attaching, so that a rival that is cancelled now doesn't take the child with it
+            await asyncio.to_thread(api.tag_run, run_id, step_tag(record.key))
+        async with _shown(lambda: child, run_id):
+            ending = PrefectApi.from_settings(patience_seconds=ENDING_PATIENCE_SECONDS)
+            return await see_through(ending, attach, get_run_logger().warning, Settings().retry_pace)
     except SpaceportError:
         raise
     except BaseException:
@@ -57,11 +66,10 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
         if child and run_id and cancelled_by_somebody(ending, run_id):  # not when a worker stops: then the child is waited for again
             let_go(ending, child.run_id, run_id)
         raise
-    return child
 
 
 @asynccontextmanager
-async def _shown(child: Child, run_id: str | None) -> AsyncIterator[None]:
+async def _shown(child: Callable[[], Child | None], run_id: str | None) -> AsyncIterator[None]:
     """Meanwhile the page of the run that waits says where the training stands."""
     showing = asyncio.create_task(_keep_showing(child, run_id)) if run_id else None
     try:
@@ -71,14 +79,16 @@ async def _shown(child: Child, run_id: str | None) -> AsyncIterator[None]:
             showing.cancel()
 
 
-async def _keep_showing(child: Child, run_id: str | None) -> None:
+async def _keep_showing(child: Callable[[], Child | None], run_id: str | None) -> None:
     api, pause = PrefectApi.from_settings(patience_seconds=0), FIRST_LOOK_SECONDS
     artifact, shown = ProgressArtifact(api, run_id), ""
     while True:
         await asyncio.sleep(pause)
         pause = min(pause * 1.5, LAST_LOOK_SECONDS)
+        if (now := child()) is None:
+            continue
         with contextlib.suppress(SpaceportError):  # the training matters more than what is told of it
-            stands = await asyncio.to_thread(where_it_stands, api, child.run_id)
+            stands = await asyncio.to_thread(where_it_stands, api, now.run_id)
             if stands and stands != shown:
                 shown = stands
                 await asyncio.to_thread(artifact.show, percent_of(stands), f"train_model {stands}")

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from infra.errors import CapacityError, Preempted, SpaceportError, Unhealthy, fa
 from infra.prefect_api import FINAL_STATES, PrefectApi
 
 POLL_SECONDS = 2.0
+OPEN = ("SCHEDULED", "PENDING", "RUNNING")
 LAST_WORDS_SECONDS = 20.0  # a machine that was lost is reported so much later than the first one's connection to it breaks
 ENDED_WITH_US = "the first machine of this training has ended"
 Say = Callable[[str], None]
@@ -27,9 +28,9 @@ async def other_machines(api: PrefectApi, run_id: str, nodes: int, attempt: int,
     """
     gang = new_gang(nodes, api.url)
     ours = await asyncio.to_thread(api.read_run, run_id)
-    others = [await asyncio.to_thread(_started, api, ours, gang.member(node), attempt) for node in range(1, nodes)]
     work, ended_well = asyncio.current_task(), False
     try:
+        others = [await _finished(asyncio.to_thread(_started, api, ours, gang.member(node), attempt)) for node in range(1, nodes)]
         await _all_up(api, others, join_timeout_seconds)
         say(f"{nodes} machines are up; they meet at {gang.address}:{gang.port}")
         lost = asyncio.create_task(_first_lost(api, others, work))
@@ -48,7 +49,17 @@ async def other_machines(api: PrefectApi, run_id: str, nodes: int, attempt: int,
         finally:
             lost.cancel()
     finally:
-        await asyncio.shield(asyncio.to_thread(_end, api, others, LAST_WORDS_SECONDS if ended_well else 0.0))
+        await asyncio.shield(asyncio.to_thread(_end, api, run_id, LAST_WORDS_SECONDS if ended_well else 0.0))
+
+
+async def _finished(starting: Coroutine[Any, Any, str]) -> str:
+    """Its result; when we are told to stop, only after it has one: a thread goes on, and what it starts must be there when we end what was started."""
+    task = asyncio.ensure_future(starting)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _started(api: PrefectApi, ours: Any, member: Gang, attempt: int) -> str:
@@ -59,7 +70,7 @@ def _started(api: PrefectApi, ours: Any, member: Gang, attempt: int) -> str:
         ours["parameters"] | {"joins": member.model_dump(mode="json")},
         idempotency_key=hashlib.sha256(f"{ours['id']}\n{attempt}\n{ours['run_count']}\n{member.node}".encode()).hexdigest(),
         name=f"{ours['name']}-machine-{member.node}",
-        tags=("spaceport", f"joins:{ours['id']}"),
+        tags=("spaceport", _joins(ours["id"])),
         job_variables=leased(deployment, ours["parameters"]["config"]),
     )
     return str(made["id"])
@@ -120,9 +131,15 @@ def _states(api: PrefectApi, runs: Sequence[str]) -> list[Any]:
     return [api.read_run(run)["state"] for run in runs]
 
 
-def _end(api: PrefectApi, others: Sequence[str], patience_seconds: float) -> None:
-    """Whoever still runs is cancelled; who has trained to the end gets the time to say so."""
-    ends = time.monotonic() + patience_seconds
+def _joins(run_id: str) -> str:
+    return f"joins:{run_id}"
+
+
+def _end(api: PrefectApi, run_id: str, patience_seconds: float) -> None:
+    """Whoever still runs is cancelled, also one that we never heard of since its start's answer was lost; who has trained to the end may say so first."""
+    ends, others = time.monotonic() + patience_seconds, []
+    with suppress(SpaceportError):
+        others = [str(run["id"]) for run in api.find_runs(tag=_joins(run_id), states=OPEN)]
     for run in others:
         with suppress(SpaceportError):  # what we can't end loses its connection to us, and its lease ends it
             while (state := api.read_run(run)["state"]["type"]) == "RUNNING" and time.monotonic() < ends:

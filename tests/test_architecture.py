@@ -1,5 +1,7 @@
 """The shape of the project holds: layers, silent and light imports, names that are nobody else's."""
 
+import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import distributions
@@ -53,3 +55,14 @@ def test_no_other_distribution_claims_our_names() -> None:
         if any(str(file).startswith(f"{room}/") for file in found.files or ())
     }
     assert claims == set()
+
+
+def test_a_secret_is_compared_in_constant_time() -> None:
+    """What a stranger may guess is compared by `compare_digest`: `==` answers sooner the sooner a guess is wrong. A fixed word may be."""
+    found = []
+    for file in (file for room in ROOMS for file in (PROJECT / room).rglob("*.py")):
+        compared = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Eq | ast.NotEq)]
+        for sides in ([node.left, *node.comparators] for node in compared):
+            if not any(isinstance(side, ast.Constant) for side in sides) and any(re.search(r"secret|password|signature", ast.unparse(side)) for side in sides):
+                found.append(f"{file.relative_to(PROJECT)}:{sides[0].lineno}")
+    assert found == []

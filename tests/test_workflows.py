@@ -47,6 +47,30 @@ def test_push_and_pull_request_look_at_the_same_files() -> None:
     assert {"pyproject.toml", "uv.lock", "prefect.yaml", ".github/workflows/**", "configs/**"} <= set(paths[0]["push"]["paths"])
 
 
+def test_what_somebody_asked_for_gives_way_to_no_push() -> None:
+    """GitHub keeps one waiting job a group, the newest: a run that a person or a program started by its own words waits in a group of its own."""
+    loaded = [yaml.safe_load((PROJECT / ".github" / "workflows" / name).read_text()) for name in ("deploy.yml", "pipeline.yml")]
+    for waits in (loaded[0]["concurrency"], loaded[1]["jobs"]["run"]["concurrency"]):
+        assert waits["group"].endswith("${{ endsWith(github.event_name, '_dispatch') && github.run_id || 'main' }}") and not waits["cancel-in-progress"]
+
+
+def test_a_config_that_nothing_runs_is_named(tmp_path: Path) -> None:
+    """A push and a pull request say which configs the repository's variable leaves out, once, and whether or not a path has spaces."""
+    found = []
+    for name, job in (("pipeline.yml", "run"), ("pull-request.yml", "proposal")):
+        steps = yaml.safe_load((PROJECT / ".github" / "workflows" / name).read_text())["jobs"][job]["steps"]
+        found += [step for step in steps if step.get("name") == "Name the configs that nothing runs"]
+    first, second = found
+    assert first["run"] == second["run"] and all("strategy.job-index == 0" in step["if"] for step in found)
+    for config in ("configs/words.toml", "configs/spam.toml", "configs/more/new one.toml"):
+        (tmp_path / config).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / config).touch()
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", first["run"]]  # as GitHub runs it
+    listed = {"LISTED": '["configs/spam.toml", "configs/words.toml"]'}
+    (line,) = subprocess.run(command, cwd=tmp_path, env=listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert line.startswith("::notice file=configs/more/new one.toml,title=Not run::configs/more/new one.toml isn't in the variable SPACEPORT_CONFIGS")
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A team's repository, with a config that can be read."""

@@ -9,6 +9,7 @@ from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.revisions import Frozen
 
 MAX_GENERATIONS = 100
+STARTED_AGAIN = "started again by its pipeline"
 
 
 class Child(Frozen):
@@ -34,6 +35,7 @@ def attach_or_start(
     name: str,
     tags: tuple[str, ...] = (),
     job_variables: Mapping[str, Any] | None = None,
+    why: str = STARTED_AGAIN,
 ) -> Child:
     """Find the living child, retry the failed one in place, or start the next generation. The newest generation that there is decides.
 
@@ -54,7 +56,7 @@ def attach_or_start(
             continue
         if run["deployment_id"] != deployment_id or _is_otherwise(run, parameters, job_variables):
             continue
-        api.retry_run(child.run_id, "started again by its pipeline")
+        api.retry_run(child.run_id, why)
         return child
     raise Unhealthy(f"{deployment}: {MAX_GENERATIONS} runs of this work have ended and the ledger knows none. Is HF_ENDPOINT the same for worker and pipeline?")
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from infra.compute.attach_or_start import Child
+from infra.compute.attach_or_start import STARTED_AGAIN, Child
 from infra.compute.bell import Bell, listening
 from infra.compute.waiters import was_let_go
 from infra.errors import Cancelled, Preempted, SpaceportError, Unhealthy, failure_of
@@ -13,29 +13,31 @@ from infra.prefect_api import LATE_REPORT_SECONDS, PrefectApi, ends_twice
 
 FIRST_POLL_SECONDS, POLL_SECONDS, SLOW_POLL_SECONDS = 0.1, 2.0, 30.0
 Say = Callable[[str], None]
+Attach = Callable[[str], Awaitable[Child]]  # told why, for a child that is retried in place
 
 
-async def see_through(api: PrefectApi, child: Child, say: Say = lambda line: None, pace: float = 1.0) -> None:
-    """Return when the child is Completed. One that fails is retried in place as its failure kind says; what is left is raised."""
-    async with listening(child.run_id) as bell:
-        await _see_through(api, child, bell, say, pace)
+async def see_through(api: PrefectApi, attach: Attach, say: Say = lambda line: None, pace: float = 1.0) -> Child:
+    """The child, when it is Completed. One that fails is attached to again after the pause of its failure kind; what is left is raised.
 
-
-async def _see_through(api: PrefectApi, child: Child, bell: Bell, say: Say, pace: float) -> None:
-    tries = 1
+    Attaching anew finds what the pause, of minutes, has brought: a child that a person or another pipeline run has started meanwhile, on another target
+    or with more hours, is waited for. To retry the one remembered would rent a second machine beside it, and take its checkpoints from it.
+    """
+    child, tries = await attach(STARTED_AGAIN), 1
     while True:
         try:
-            return await _wait_for(api, child, bell)
+            async with listening(child.run_id) as bell:
+                await _wait_for(api, child, bell)
+            return child
         except _Ended as found:
-            ended, error = found, found.error
+            error = found.error
             pause = error.pause_seconds(tries)
             error.tries = tries
             if pause is None:
                 raise error from None
         say(f"{error.kind}: {error} It is tried again in {pause:.0f} s.")
         await asyncio.sleep(pause * pace)
-        await asyncio.to_thread(api.retry_run, child.run_id, f"{error.kind}: try {tries + 1}", ended.state_id)
         tries += 1
+        child = await attach(f"{error.kind}: try {tries}")
 
 
 async def _wait_for(api: PrefectApi, child: Child, bell: Bell) -> None:
@@ -47,16 +49,16 @@ async def _wait_for(api: PrefectApi, child: Child, bell: Bell) -> None:
         if state["type"] == "COMPLETED":
             return
         if state["type"] == "FAILED" or _is_lost_machine(run):
-            raise _Ended(failure_of(state.get("message") or state["name"]), state["id"])
+            raise _Ended(failure_of(state.get("message") or state["name"]))
         if state["type"] == "CANCELLED":
-            await _cancelled(api, child, state)
+            await _cancelled(api, child)
         if state["type"] != "CRASHED":
             crashed_at = None
         elif crashed_at is None:
             crashed_at = time.monotonic()  # believed only when it stays: a late report, or a retry already on its way
         elif time.monotonic() - crashed_at > LATE_REPORT_SECONDS:
             said = state.get("message") or state["name"]
-            raise _Ended(Preempted(f"the training's process ended without a word ({said}). Its page: {child.url}"), state["id"])
+            raise _Ended(Preempted(f"the training's process ended without a word ({said}). Its page: {child.url}"))
         await bell.rings_within(pause)
         pause = min(pause * 1.3, SLOW_POLL_SECONDS if bell.is_heard and not crashed_at else POLL_SECONDS)
 
@@ -64,9 +66,9 @@ async def _wait_for(api: PrefectApi, child: Child, bell: Bell) -> None:
 class _Ended(Exception):
     """A child that ended, and not well."""
 
-    def __init__(self, error: SpaceportError, state_id: str) -> None:
+    def __init__(self, error: SpaceportError) -> None:
         super().__init__(str(error))
-        self.error, self.state_id = error, state_id
+        self.error = error
 
 
 def _is_lost_machine(run: Mapping[str, Any]) -> bool:
@@ -86,9 +88,9 @@ async def _run_of(api: PrefectApi, child: Child) -> Mapping[str, Any]:
         return found
 
 
-async def _cancelled(api: PrefectApi, child: Child, state: Mapping[str, Any]) -> None:
+async def _cancelled(api: PrefectApi, child: Child) -> None:
     """Cancelled by a person is final. Let go by another pipeline run that was cancelled just when we came: it is started again."""
     if await asyncio.to_thread(was_let_go, api, child.run_id):
         await asyncio.to_thread(api.retry_run, child.run_id, "another pipeline run waits for it")
         return
-    raise _Ended(Cancelled(f"training was cancelled ({child.url}). Trigger the pipeline again to start it again."), state["id"])
+    raise _Ended(Cancelled(f"training was cancelled ({child.url}). Trigger the pipeline again to start it again."))

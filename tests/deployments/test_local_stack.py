@@ -132,11 +132,12 @@ def test_when_an_address_is_lost_everything_moves(environment: dict[str, str]) -
     assert marked(environment) == []
 
 
+@pytest.mark.timeout(1200)
 def test_a_failed_run_of_the_demo_ends_the_stack_that_it_started(environment: dict[str, str], tmp_path: Path) -> None:
     """A run that fails leaves nothing running, and says where the logs are; the demo's rows were found, though its home is another than the checkout's."""
     give_database(tmp_path / "home" / "prefect", registered=True)
     command = [*COMMAND, "demo", "--data.labels", '["good", "bad"]']
-    demo = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    demo = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert demo.returncode == 1 and "movie_snippets.csv" in demo.stdout and "'positive'" in demo.stdout and "logs" in demo.stderr
     assert marked(environment) == []
 

@@ -1,6 +1,8 @@
 """Whether a documented command is one that its program would take, asked of the program's own parser. Nothing is run."""
 
+import contextlib
 import importlib.util
+import io
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +26,7 @@ OTHERS: Mapping[str, str] = {
     "aws": "wants an account at AWS",
     "sudo": "createuser and createdb of a PostgreSQL server that isn't everywhere: tests/prefect_database.py makes one where it is",
     "git": "git's own",
-    "hf": "the client's own; its calls are those of huggingface_hub, which the tests use",
+    "gh": "GitHub's own: tests/pipeline/test_ci.py runs pipeline.yml with the event that it sends",
     "torchrun": "torch's own: tests/tasks/recipes starts it",
     "ps": "the system's own",
     "uv": "uv's own",
@@ -136,6 +138,26 @@ def _pytest(words: list[str]) -> str | None:
     return f"{', '.join(paths)} is not there" if paths else None
 
 
+def _hf(words: list[str]) -> str | None:
+    """The client's own parser takes them, down to the last option; nothing is called."""
+    import click
+    from huggingface_hub.cli.hf import app as hf
+
+    command, context, name = hf, None, "hf"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            while True:
+                context = command.make_context(name, list(words), parent=context)
+                words = [*getattr(context, "_protected_args", ()), *context.args]
+                if not words or not isinstance(command, click.Group):
+                    return None
+                name, command, words = command.resolve_command(context, words)
+    except click.exceptions.Exit:  # a command that is only named
+        return None
+    except click.UsageError as error:
+        return error.message.splitlines()[0]
+
+
 READERS: Mapping[str, Callable[[list[str]], Any]] = {
     "spaceport": _spaceport,
     "make": _make,
@@ -143,4 +165,5 @@ READERS: Mapping[str, Callable[[list[str]], Any]] = {
     "python3": _python,
     "prefect": _prefect,
     "pytest": _pytest,
+    "hf": _hf,
 }

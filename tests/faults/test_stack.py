@@ -20,7 +20,7 @@ CALLS = (
 SLICE = ("pipeline", "training", "worker", "server", "engines", "pipeline")
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_whoever_is_killed_the_run_completes_and_nothing_is_done_twice() -> None:
     """Six kills, of each program at least one, at a commit that the seed chooses: no complaint of the judge, and each run ends Completed."""
     draw = random.Random(SEED)

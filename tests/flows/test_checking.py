@@ -136,6 +136,20 @@ def test_checkpoints_of_a_rented_machine_lie_where_the_next_one_finds_them(proje
     assert "no rented machine reaches" in failed(check_run(project.config(target="hf-jobs"), project.hub))["checkpoints"].message
 
 
+def test_what_auto_means_on_a_rented_machine_is_said(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number format goes by the machine that plans; one that is named needs no word, nor does this machine's own training."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+    def target(**changes: Any) -> str | None:
+        return next((found.message for found in check_run(project.config(**changes), project.hub).findings if found.name == "target"), None)
+
+    auto = target(target="kubernetes", train={"dtype": "auto"})
+    assert auto and "train.dtype = auto means " in auto and "name one where kubernetes has other" in auto
+    named = target(target="kubernetes", train={"dtype": "float32"})
+    assert named and "auto" not in named and "no Prefect server is named" in named
+    assert target(train={"dtype": "auto"}) is None
+
+
 def test_a_rented_machine_that_nobody_prices_begins_nothing_on_a_budget_in_money(project: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the deployment was started by hand, without `check`; with a price, and on the worker's own machine, it goes on to look at its data."""
     nowhere = DatasetRevision.parse(f"datasets/{project.namespace}/nowhere@{'0' * 40}")

@@ -66,10 +66,11 @@ BUSY = answer("503 Service Unavailable", b'{"exception_message":"Service Unavail
 PROXY = answer("503 Service Unavailable", b"<html>no backend</html>")
 
 
-def test_a_busy_server_gets_more_patience_than_an_absent_one(server: Stumbling) -> None:
+def test_a_busy_server_gets_more_patience_than_an_absent_one(server: Stumbling, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thirty times "my database is busy" in a row outlast the patience with an absent server, and the answer after them is taken."""
     api = PrefectApi(f"http://127.0.0.1:{server.server_address[1]}/api", patience_seconds=1.0)
-    server.answers = [*[BUSY] * 30, answer("200 OK", RUN)]  # 30 pauses of at least 0.05 s
+    monkeypatch.setattr("infra.prefect_api.BUSY_PAUSE_SECONDS", (0.05, 0.06))
+    server.answers = [*[BUSY] * 30, answer("200 OK", RUN)]  # 1.5 s of pauses
     assert api.read_run("a")["state"]["type"] == "RUNNING"
     server.answers = [*[PROXY] * 30, answer("200 OK", RUN)]
     with pytest.raises(Unhealthy, match="answered 503"):

@@ -8,6 +8,7 @@ import itertools
 import json
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -183,6 +184,13 @@ def test_a_server_that_is_away_is_waited_for_and_then_unknown(team: Team) -> Non
     assert done.returncode == 1 and json.loads(done.stdout)["error"]["kind"] == "unhealthy"
 
 
+AWAY_FROM_DEPLOY = """
+import runpy, sys
+from deployments import committed
+committed.PATIENCE_SECONDS = 1.0
+sys.argv[1:] = ["--all"]
+runpy.run_module("deployments.registry", run_name="__main__")
+"""
 LOST = "from deployments import following, trigger; following.LOST_SECONDS = 2; raise SystemExit(trigger.main())"
 DOOR = "127.0.0.2"
 
@@ -362,11 +370,13 @@ def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple
     before = team.api.call("GET", jobs)["job_variables"]
     actions.runner.variables["SPACEPORT_IMAGE"] = image
     with actions.at_each_push():
+        (team.checkout / "configs" / "draft.toml").write_text('name = "draft"\n')
         sha = team.push("another model")
         config.write_text(config.read_text().replace("args.known", "args.fails = true\nargs.known"))
         failing = team.push("a script that gives up")
     code, log = actions.pushed(sha)
     assert code == 0 and "pipeline/process" in log and team.spaceport.key("prefect").partition(":")[2] not in log, log
+    assert "draft.toml isn't in the variable" in log and f"{team.name}.toml isn't" not in log
     assert sha in json.dumps(team.spaceport("show", f"acme/{team.name}")[1])
     standing = team.spaceport("status", str(config))[1]["live"][0]["standing"]
     assert standing["git_commit"] == sha and standing["space"]["serves"] == standing["model"] and standing["problem"] is None
@@ -383,9 +393,10 @@ def test_a_push_runs_the_real_workflows_to_a_live_space(team: Team, first: tuple
 
 @pytest.mark.slow
 def test_every_end_of_a_run_is_the_jobs(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, tmp_path: Path) -> None:
-    """Kept by the gate: green, with a warning and the summary's word for it. Cancelled, a server lost, a server away: red, with the reason.
+    """Kept by the gate: green, with a warning and the summary's word for it. Cancelled, a server lost, a server that stays away: red, with the reason. One that
+    is back within the patience, as after a restart, is survived, by the deploy too.
 
-    Slow: four runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k every_end"`
+    Slow: five runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k every_end"`
     """
     following = team.checkout / "deployments" / "following.py"
     following.write_text(following.read_text().replace("LOST_SECONDS = 600.0", "LOST_SECONDS = 2.0"))
@@ -407,18 +418,27 @@ def test_every_end_of_a_run_is_the_jobs(team: Team, first: tuple[int, dict[str, 
             code, log = waiting.result()
     assert code == 1 and "## Unknown: the server was lost" in log and run["id"] in log, log
     (tmp_path / "go").touch()
-    actions.runner.variables["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(actions.event, "workflow_dispatch", flags="--train.args.known []")
+        with socket.create_server((DOOR, urlsplit(team.api.url).port)) as restarting:
+            restarting.accept()[0].close()
+        with doorway(team):
+            code, log = waiting.result()
+    assert code == 0 and log.count("It is waited for") == 1 and "Kept: the candidate is not better" in log, log
+    committed = team.checkout / "deployments" / "committed.py"
+    committed.write_text(committed.read_text().replace("PATIENCE_SECONDS = 600.0", "PATIENCE_SECONDS = 1.0"))
+    team.push("less patience with an absent server")
     code, log = actions.event("workflow_dispatch")
-    assert code == 1 and "deployments.trigger" not in log, log
+    assert code == 1 and "can't be reached" in log and "Traceback" not in log and "deployments.trigger" not in log, log
     eventually(lambda: team.api.read_run(run["id"])["state"]["type"] in FINAL_STATES)
 
 
 @pytest.mark.slow
 def test_the_clock_a_person_and_another_program_start_it(team: Team, first: tuple[int, dict[str, Any]], actions: Actions, tmp_path: Path) -> None:
-    """On an unchanged commit the night and a repository_dispatch look at the data and do nothing; a person's config and flags arrive, and no word of them is a
-    shell's.
+    """On an unchanged commit the night and a repository_dispatch look at the data and do nothing; a person's config and flags arrive, and so do another
+    program's, and no word of them is a shell's. The repository's own flags come before them; with --detach the job ends when the run is started.
 
-    Slow: six runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k clock"`
+    Slow: ten runs of the workflow. `make test-slow ARGS="tests/pipeline/test_ci.py -k clock"`
     """
     (team.checkout / team.config).write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "fine", "clock"]') + "[gate]\nmargin = 0.9\n")
     team.push("a model that is live after the first of these runs")
@@ -428,15 +448,24 @@ def test_the_clock_a_person_and_another_program_start_it(team: Team, first: tupl
         code, log = actions.event(event, payload=payload)
         assert code == 0 and "## Unchanged" in log and "| data_register | reused" in log, log
     assert len(team.api.find_runs(tag="ci")) == runs + 3
-    actions.runner.variables["SPACEPORT_CONFIGS"] = '["configs/none.toml"]'
-    code, log = actions.event("workflow_dispatch", config=team.config, flags="--train.args.fails true")
-    assert code == 1 and "gives up" in log and "none.toml" not in log, log
+    actions.runner.variables["SPACEPORT_FLAGS"] = "--detach"
+    code, log = actions.event("schedule")
+    assert code == 0 and "## Started" in log and len(team.api.find_runs(tag="ci")) == runs + 4, log
+    actions.runner.variables |= {"SPACEPORT_FLAGS": "--train.args.fails true", "SPACEPORT_CONFIGS": '["configs/none.toml"]'}
+    for code, log in asked(actions, team.config, "--train.seed 3"):
+        assert code == 1 and "gives up" in log and "none.toml" not in log, log
     touched = tmp_path / "touched"
     hostile = f'; touch {touched} && touch {touched} | touch {touched} $(touch {touched}) `touch {touched}` " touch {touched}'
-    code, log = actions.event("workflow_dispatch", config=team.config, flags=hostile)
-    assert code == 1 and "CI names a TOML file" in log and not touched.exists(), log
-    code, log = actions.event("workflow_dispatch", config=f"{team.config}{hostile}", flags="--train.seed 3")
-    assert code == 1 and "CI names a TOML file" in log and not touched.exists() and len(team.api.find_runs(tag="ci")) == runs + 4, log
+    for config, flags in ((team.config, hostile), (f"{team.config}{hostile}", "--train.seed 3")):
+        for code, log in asked(actions, config, flags):
+            assert code == 1 and "CI names a TOML file" in log and not touched.exists(), log
+    assert len(team.api.find_runs(tag="ci")) == runs + 6
+
+
+def asked(actions: Actions, config: str, flags: str) -> Iterator[tuple[int, str]]:
+    """A person's words and the same of another program."""
+    yield actions.event("workflow_dispatch", config=config, flags=flags)
+    yield actions.event("repository_dispatch", payload={"action": "spaceport", "client_payload": {"config": config, "flags": flags}})
 
 
 @pytest.mark.slow
@@ -448,12 +477,14 @@ def test_a_pull_request_runs_the_real_workflow(team: Team, first: tuple[int, dic
     live = team.spaceport("show", f"acme/{team.name}")[1]["revision"]
     git("checkout", "--quiet", "-b", "proposed", at=team.checkout)
     (team.checkout / team.config).write_text(CONFIG.format(name=team.name).replace('["great"]', '["great", "workflow"]'))
+    (team.checkout / "configs" / "draft.toml").write_text('name = "draft"\n')
     sha = team.push("propose")
     event = pull_request_event("opened", actions.runner.repository, actions.runner.repository, sha, "spaceport-train")
     command = actions.runner.command("pull_request", "pull-request.yml", payload=event)
     workflow = team.checkout / ".github" / "workflows" / "pull-request.yml"
     code, log = actions.runner.run(team.checkout, [*command, *actions.runner.checks_out(workflow, team.origin)])
     assert code == 0 and team.spaceport.key("prefect").partition(":")[2] not in log, log
+    assert "draft.toml isn't in the variable" in log and f"{team.name}.toml isn't" not in log
     (comment,) = forge.comments
     assert f"at {sha[:8]}" in comment["body"] and "## A run on 200 rows works" in comment["body"] and "## Trained on all its rows" in comment["body"]
     assert [team.spaceport("show", f"acme/{team.name}-{kind}")[0] for kind in ("preview", "trained-preview")] == [0, 0]
@@ -474,3 +505,17 @@ def test_a_deploy_keeps_what_people_chose(team: Team) -> None:
     assert [schedule["schedule"]["cron"] for schedule in after["schedules"]] == ["0 4 * * *"]
     assert after["job_variables"] == before["job_variables"] | {"env": {"CHOSEN": "1"}} and after["version"]
     team.api.call("PATCH", path, {"job_variables": before["job_variables"], "schedules": []})
+
+
+def test_a_deploy_waits_for_a_server_that_restarts(team: Team) -> None:
+    """It says so once, and registers when the server answers; one that stays away ends it with exit code 1 and one line more."""
+    environment = team.spaceport.environment | team.job("deploy", PREFECT_API_URL=through_the_door(team))
+    command = {"env": environment, "cwd": "/", "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "deployments.registry", "--all"], **command) as waiting:
+        assert "It is waited for, 600 s at most" in waiting.stderr.readline()
+        with doorway(team):
+            registered, more = waiting.communicate(timeout=SLOW_MACHINE_SECONDS)
+    assert waiting.returncode == 0 and "pipeline/process" in registered and "waited for" not in more
+    done = subprocess.run([sys.executable, "-c", AWAY_FROM_DEPLOY], **command, timeout=SLOW_MACHINE_SECONDS, check=False)
+    first, last = done.stderr.splitlines()
+    assert done.returncode == 1 and "It is waited for, 1 s at most" in first and last.startswith("spaceport: unhealthy: ") and "can't be reached" in last

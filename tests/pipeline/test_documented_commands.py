@@ -20,10 +20,11 @@ COMMANDS = [words for word in README.words if word.startswith("spaceport ") for 
 
 @pytest.fixture(scope="module")
 def folder(spaceport: Any, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reader's folder: tickets.csv, configs/mine.toml as the README has it, and its base model on the Hub (a tiny one)."""
+    """A reader's folder: data/tickets.csv, configs/mine.toml as the README has it, and its base model on the Hub (a tiny one)."""
     place, chance = tmp_path_factory.mktemp("reader"), random.Random(1)
-    (place / "configs").mkdir()
-    with (place / "tickets.csv").open("w", newline="") as file:
+    for name in ("configs", "data"):
+        (place / name).mkdir()
+    with (place / "data" / "tickets.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "body", "queue"])
         for number in range(600):
@@ -60,9 +61,9 @@ def test_the_config_is_checked_and_planned(spaceport: Any, folder: Path) -> None
 
 def test_an_own_script_goes_to_a_live_space_in_few_commands(spaceport: Any, folder: Path) -> None:
     """The script of the docs: told at once what the gradio app can't load, then live with one more line, without another training; and found done."""
-    (folder / "my_training").mkdir()
+    (folder / "scripts" / "tickets").mkdir(parents=True)
     script = next(block for block in SCRIPTS.blocks if block.program == "naive_bayes.py")
-    (folder / "my_training" / "naive_bayes.py").write_text(script.text)
+    (folder / "scripts" / "tickets" / "naive_bayes.py").write_text(script.text)
     own = next(block.text for block in SCRIPTS.blocks if block.language == "toml" and "naive_bayes.py" in block.text)
     config, (train, space) = folder / "configs" / "mine.toml", own.split("[space]")
     text = config.read_text()

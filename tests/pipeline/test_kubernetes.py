@@ -1,6 +1,7 @@
 """Training in pods of a real cluster: the same as on this machine, and true whatever dies. `make test-kubernetes`."""
 
 import json
+import re
 import threading
 import time
 from ast import literal_eval
@@ -10,10 +11,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from flows.config_files import load_run_config
+from infra.compute.kubernetes.names import SETTINGS
+from infra.compute.kubernetes.ready import MANIFESTS
 from infra.compute.kubernetes.watch import EVERY_SECONDS
+from infra.hub.embedded.process import EmbeddedHub
+from infra.hub.exchange import ExchangedToken
 from infra.prefect_api import FINAL_STATES, PrefectApi
+from infra.revisions import Repo
+from infra.settings import PROJECT
 from tests.eventually import eventually
 from tests.kubernetes_cluster.cluster import NAMESPACE, RealCluster, real_cluster
 from tests.pipeline.conftest import Work, no_space, same_bytes_in_two_processes
@@ -97,6 +108,51 @@ def test_a_pod_has_no_rights(cluster: RealCluster) -> None:
     assert cluster.kubectl("auth", "can-i", "list", "pods", "--as", account, check=False).strip() == "no"
 
 
+USERS = """
+default = "alice"
+[users.alice]
+tokens = [{{ role = "write" }}]
+[users.ci]
+[organisations.acme]
+members = {{ alice = "admin", ci = "write" }}
+[[publishers]]
+on = "acme/words"
+user = "ci"
+issuer = "{issuer}"
+subject = "system:serviceaccount:spaceport:spaceport-training"
+public_key = "issuer.pem"
+"""
+
+
+@pytest.mark.usefixtures("stuck")  # the namespace and its accounts are there
+def test_a_pods_own_identity_publishes(cluster: RealCluster, tmp_path: Path) -> None:
+    """The volume of docs/targets.md in a real pod: the token that the cluster puts there is exchanged, and writes the one repository that trusts it."""
+    added = re.search(r"```yaml\n(# added to what the Job has.*?)```", (PROJECT / "docs" / "targets.md").read_text(), re.DOTALL)
+    assert added
+    job, settings = yaml.safe_load_all(added[1])
+    issuer = json.loads(cluster.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"]
+    (key,) = json.loads(cluster.kubectl("get", "--raw", "/openid/v1/jwks"))["keys"]
+    (tmp_path / "issuer.pem").write_bytes(jwt.PyJWK(key).key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "users.toml").write_text(USERS.format(issuer=issuer))
+    with EmbeddedHub.start(tmp_path / "hub", tmp_path / "users.toml", ends_with_parent=True) as hub:
+        hub.api().create_repo("acme/words", private=True)
+        spec = job["spec"]["template"]["spec"]
+        spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]["audience"] = hub.endpoint
+        spec["containers"][0] |= {"name": "training", "image": cluster.image, "args": ["sleep", "600"]}
+        spec |= {"serviceAccountName": "spaceport-training", "securityContext": {"runAsUser": 1000, "runAsNonRoot": True, "fsGroup": 1000}}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "identity", "namespace": NAMESPACE}, "spec": spec}
+        cluster.kubectl("create", "-f", "-", told=json.dumps(pod))
+        try:
+            file = settings["data"]["SPACEPORT_OIDC_TOKEN_FILE"]
+            token = eventually(lambda: cluster.kubectl("exec", "identity", "--", "cat", file, check=False))
+        finally:
+            cluster.kubectl("delete", "pod", "identity", "--force", "--grace-period=0", check=False)
+        (tmp_path / "token").write_text(token)
+        exchanged = ExchangedToken(tmp_path / "token", Repo(repo_type="model", repo_id="acme/words"), hub.endpoint).value()
+        hub.api(exchanged).upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id="acme/words")
+        assert hub.api().list_repo_commits("acme/words")[0].authors == ["ci"]
+
+
 class Training:
     """A pipeline run that waits for a long training in a pod."""
 
@@ -151,7 +207,7 @@ def test_of_two_pods_of_one_run_only_one_seals_and_the_other_is_gone_within_a_mi
     """Kubernetes may start a pod beside one that still lives: 1.20 where a pod was deleted, any version where a node is cut off. The newest attempt wins."""
     first = training.pod
     (pod,) = training.cluster.listed("pods", training.child)
-    labels = {name: value for name, value in pod["metadata"]["labels"].items() if name != "controller-uid"}
+    labels = {name: value for name, value in pod["metadata"]["labels"].items() if not name.endswith("controller-uid")}  # its Job doesn't count it
     pod["metadata"] = {"name": f"{first}-twin", "namespace": NAMESPACE, "labels": labels}
     del pod["status"], pod["spec"]["nodeName"]
     training.cluster.kubectl("create", "-f", "-", told=json.dumps(pod))
@@ -169,6 +225,8 @@ def test_a_pod_that_dies_while_nobody_watches_is_replaced(spaceport: Any, traini
 
     On 1.20 the Job starts the next pod; from 1.26 on our failure policy ends the Job, and who comes back starts the run again in another.
     """
+    if not training.cluster.is_ours:
+        pytest.skip("it kills a process of the node, which runs elsewhere")
     for daemon in (f"worker-{TARGET}", f"watch-{TARGET}"):
         spaceport.daemon(daemon).kill()
     kill_container(training.child)
@@ -181,6 +239,13 @@ def test_a_training_outlives_its_worker(spaceport: Any, training: Training) -> N
     spaceport.daemon(f"worker-{TARGET}").kill()
     training.is_promoted()
     assert len(training.cluster.listed("jobs", training.child)) == 1
+
+
+def test_a_training_outlives_its_pipeline(training: Training) -> None:
+    """kill -9 of the pipeline's process: the pod goes on, and the same run, started again, waits for it; nothing runs twice."""
+    Work.process_of(training.run).kill()
+    training.is_promoted()
+    assert len(training.cluster.listed("jobs", training.child)) == 1 and training.prefect.read_run(training.child)["run_count"] == 1
 
 
 def test_a_deleted_job_is_crashed_with_the_reason_and_trained_again(training: Training) -> None:
@@ -260,8 +325,8 @@ def test_a_drained_nodes_pod_is_replaced_and_has_the_whole_start_limit(
         pytest.skip("it cordons the node, which is not for somebody's cluster")
     limit_seconds = 25
     stuck.variables(start_timeout_seconds=limit_seconds)
-    training = Training(spaceport, no_space(project, "acme/drained"), prefect, cluster)
     began = time.monotonic()
+    training = Training(spaceport, no_space(project, "acme/drained"), prefect, cluster)
     eviction = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": training.pod, "namespace": NAMESPACE}}  # policy/v1 from 1.22 on
     cluster.kubectl("cordon", cluster.node)
     try:
@@ -272,6 +337,7 @@ def test_a_drained_nodes_pod_is_replaced_and_has_the_whole_start_limit(
         cluster.kubectl("uncordon", cluster.node)
     training.is_promoted()
     assert training.said("goes on from checkpoint") and len(cluster.listed("jobs", training.child)) == 1
+    assert "FAILED" not in [state["type"] for state in prefect.states_of(training.child)]
 
 
 def test_a_pod_that_fills_its_disk_is_evicted_and_goes_on_in_another(
@@ -283,12 +349,19 @@ def test_a_pod_that_fills_its_disk_is_evicted_and_goes_on_in_another(
     (job,) = cluster.listed("jobs", training.child)
     for _ in range(2):
         pod = eventually(lambda: _running(cluster, job))
-        cluster.kubectl("exec", pod, "--", "sh", "-c", "head -c 450M /dev/zero > /tmp/fill", check=False)
-        eventually(lambda pod=pod: cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted")
+        eventually(lambda pod=pod: _is_full(cluster, pod))
     training.is_promoted()
     said = [str(state["message"]) for state in prefect.states_of(training.child)]
     assert any("evicted" in line and "ephemeral local storage usage exceeds" in line for line in said), said
     assert training.said("goes on from checkpoint")
+
+
+def _is_full(cluster: RealCluster, pod: str) -> bool:
+    """Whether the kubelet has thrown it out; until then its disk is filled, again where that failed."""
+    if cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted":
+        return True
+    cluster.kubectl("exec", pod, "--", "sh", "-c", "[ -e /tmp/filled ] || { head -c 450M /dev/zero > /tmp/fill && : > /tmp/filled; }", check=False)
+    return False
 
 
 def _running(cluster: RealCluster, job: dict[str, Any]) -> str | None:
@@ -303,14 +376,57 @@ def test_a_local_stack_leaves_a_teams_secret_alone(cluster: RealCluster) -> None
     said = cluster.ask("from infra.compute.kubernetes.ready import make_ready; make_ready({'HF_TOKEN': 'ours'}, {}, 'a-team')")
     assert "BadInput" in said and "SPACEPORT_KUBERNETES_NAMESPACE" in said
     kept = json.loads(cluster.kubectl("get", "secret", "spaceport-secrets", "-o", "json", "-n", "a-team"))["data"]
+    cluster.kubectl("delete", "namespace", "a-team", "--wait=false")
     assert b64decode(kept["HF_TOKEN"]) == b"theirs"
+
+
+@pytest.fixture
+def served_from_inside(stuck: Stuck, spaceport: Any, cluster: RealCluster) -> Iterator[Stuck]:
+    """Quota, worker and watch as a team applies them, with the image and the address that this cluster's pods need; no worker outside it."""
+    address = cluster.kubectl("get", "configmap", SETTINGS, "-o", "jsonpath={.data.PREFECT_API_URL}")
+    (worker,) = yaml.safe_load_all((MANIFESTS / "worker.yaml").read_text())
+    for container in worker["spec"]["template"]["spec"]["containers"]:
+        container["image"] = cluster.image
+        container["env"] = [entry | ({"value": address} if entry["name"] == "PREFECT_API_URL" else {}) for entry in container["env"]]
+    manifests = {"apiVersion": "v1", "kind": "List", "items": [worker, *yaml.safe_load_all((MANIFESTS / "quota.yaml").read_text())]}
+    for daemon in (f"worker-{TARGET}", f"watch-{TARGET}"):
+        spaceport.daemon(daemon).kill()
+    cluster.kubectl("apply", "-f", "-", told=json.dumps(manifests))
+    eventually(lambda: cluster.kubectl("get", "deployment", "spaceport-worker", "-o", "jsonpath={.status.availableReplicas}") == "1")
+    yield stuck
+    cluster.kubectl("delete", "-f", "-", told=json.dumps(manifests))
+    eventually(lambda: not [pod for pod in cluster.listed("pods") if pod["metadata"]["labels"].get("spaceport.dev/part") == "worker"])
+
+
+def test_worker_and_watch_serve_as_pods_with_no_more_rights_than_the_manifests_give(
+    served_from_inside: Stuck, project: Path, prefect: PrefectApi, cluster: RealCluster
+) -> None:
+    """Under the quota, and with a service account of their own: a pod trains and its model is promoted; one whose image isn't there is said by the watch."""
+
+    def ends(name: str) -> dict[str, Any]:
+        config = load_run_config([no_space(project, f"acme/{name}")], {"target": TARGET})  # not by the command, which starts a worker here
+        run = prefect.create_run("pipeline/process", {"config": config.model_dump(mode="json")}, idempotency_key=name)
+        eventually(lambda: prefect.read_run(run["id"])["state"]["type"] in FINAL_STATES)
+        return dict(prefect.read_run(run["id"])["state"])
+
+    assert ends("from-inside")["type"] == "COMPLETED"
+    served_from_inside.variables(image="localhost/nobody/has:this", start_timeout_seconds=15)
+    state = ends("from-inside-stuck")
+    assert state["type"] == "FAILED" and "localhost/nobody/has:this" in state["message"] and "within 15 s" in state["message"]
+    worker = "system:serviceaccount:spaceport:spaceport-worker"
+    assert [cluster.kubectl("auth", "can-i", *words, "--as", worker, check=False).strip() for words in (("delete", "pods"), ("get", "secrets"))] == ["no", "no"]
 
 
 def test_a_run_cancelled_before_its_pod_started_ends_at_once(stuck: Stuck) -> None:
     """Prefect alone leaves it in Cancelling for five minutes, and its Job for ever."""
     stuck.variables(gpus=1)
     run = stuck.run("cancelled-early", "--detach")[1]["flow_run"]["id"]
-    child = eventually(lambda: next((run for run in stuck.prefect.find_runs(tag="spaceport", states=["PENDING"]) if run["infrastructure_pid"]), None))
+
+    def waits() -> Any:
+        found = stuck.prefect.find_runs(tag="spaceport", states=["PENDING"])
+        return next((run for run in found if run["name"].startswith("train-") and run["infrastructure_pid"]), None)
+
+    child = eventually(waits)
     stuck.prefect.cancel_run(str(run))
     eventually(lambda: stuck.prefect.read_run(child["id"])["state"]["type"] == "CANCELLED", seconds=60)
     eventually(lambda: stuck.cluster.listed("jobs", child["id"]) == [])

@@ -29,7 +29,7 @@ def test_a_killed_pipeline_finds_its_training_and_leaves_nothing_running(work: A
     work.process_of(run).kill()
     eventually(lambda: work.state(run) == "CRASHED")
     retry(work, run)
-    eventually(lambda: work.api.read_run(run)["run_count"] == 2 and work.waits(run))
+    eventually(lambda: work.attempts(run) == 2 and work.waits(run))
     work.go()
     assert work.follow("a")["outcome"] == "promoted"
     assert len(work.starts) == 1

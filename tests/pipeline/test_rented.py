@@ -6,16 +6,18 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from deployments.activity import running_now
 from deployments.status import _in_words
-from infra.compute.attach_or_start import Child, attach_or_start
+from infra.compute.attach_or_start import STARTED_AGAIN, Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
+from infra.compute.pools import check_pool
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import START_LIMIT_LABEL, Watch, conclude
 from infra.compute.rented.following import follow
@@ -27,7 +29,9 @@ from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
-from tests.eventually import eventually
+from tasks.training_gang import other_machines
+from tests.eventually import eventually, eventually_async
+from tests.faults.line import Call, Line, Traffic
 
 POOL = "yard"
 
@@ -40,7 +44,7 @@ class Yard:
     def __init__(self) -> None:
         self.machines: dict[str, Machine] = {}
         self.ended: list[str] = []
-        self.silent_ends = 0  # how many times its answer to an end is lost
+        self.silent_ends = self.silent_looks = 0  # how many times its answer to an end, to a look is lost
         self.hides: list[str] = []  # machines that the next looks don't find
         self.odd = ""  # the run about which it says nothing that anybody understands
         self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens elsewhere while it is asked something
@@ -52,6 +56,9 @@ class Yard:
 
     def look(self, machine_id: str) -> Machine | None:
         self._let_it_happen("look")
+        if self.silent_looks:
+            self.silent_looks -= 1
+            raise Unhealthy("the yard doesn't answer")
         if machine_id in self.hides:
             self.hides.remove(machine_id)
             return None
@@ -192,15 +199,18 @@ class Asked:
     """One piece of work, asked for again and again."""
 
     def __init__(self, api: PrefectApi) -> None:
-        self.api, self.work = api, uuid.uuid4().hex
+        self.api, self.work, self.is_done = api, uuid.uuid4().hex, False
 
-    def with_hours(self, hours: float, lease_seconds: int | None = None) -> Child:
+    def with_hours(self, hours: float, lease_seconds: int | None = None, why: str = STARTED_AGAIN) -> Child:
         terms = {"env": {"LEASE": str(lease_seconds)}} if lease_seconds else None
-        told: dict[str, Any] = {"key_of": lambda generation: f"{self.work}-{generation}", "is_done": lambda: False, "name": "train-cafe"}
-        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, **told)
+        told: dict[str, Any] = {"key_of": lambda generation: f"{self.work}-{generation}", "is_done": lambda: self.is_done, "name": "train-cafe"}
+        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, why=why, **told)
 
-    def end(self, child: Child, state: str = "FAILED") -> None:
-        self.api.set_state(child.run_id, state, "quota: train.max_hours = 1: Raise it", force=True)
+    async def attach(self, hours: float, why: str) -> Child:
+        return await asyncio.to_thread(self.with_hours, hours, why=why)
+
+    def end(self, child: Child, said: str = "quota: train.max_hours = 1: Raise it") -> None:
+        self.api.set_state(child.run_id, "FAILED", said, force=True)
 
 
 def test_what_was_raised_or_corrected_takes_effect(project: Project) -> None:
@@ -225,6 +235,42 @@ def test_a_living_run_is_attached_to_whatever_its_limits(project: Project) -> No
     asked.end(first)
     second = asked.with_hours(2)
     assert asked.with_hours(1).run_id == second.run_id and project.state(first.run_id)[0] == "FAILED"
+
+
+async def test_other_machines_end_also_where_their_start_was_cut_short(project: Project, spaceport: Any) -> None:
+    """Of two more machines of a training the second one's start is never answered: the training fails, and neither of them is left to rent a machine."""
+    training = project.api.call("POST", "/flows/", {"name": "train_model"})
+    project.api.call("POST", "/deployments/", {"name": POOL, "flow_id": training["id"], "work_pool_name": POOL})
+    ours = str(project.api.create_run(f"train_model/{POOL}", {"config": {"target": POOL}}, idempotency_key=uuid.uuid4().hex)["id"])
+    with closing(Line(project.api.url.removesuffix("/api"), with_spaces=False)) as line:
+        line.traffic = Traffic("nobody", lambda call, place: "answer-lost" if call == Call("POST /api/deployments/ID/create_flow_run", 2) else None)
+        impatient = PrefectApi(f"{line.endpoint}/api", spaceport.key("prefect"), patience_seconds=0)
+        with pytest.raises(Unhealthy):
+            async with other_machines(impatient, ours, 3, 1, 60, print):
+                raise AssertionError("one of them was never heard of")
+        assert len(line.traffic.met) == 1
+    others = project.api.find_runs(tag=f"joins:{ours}")
+    project.api.set_state(ours, "CANCELLED", "the test is over", force=True)
+    assert [run["state"]["type"] for run in others] == ["CANCELLED"] * 2
+
+
+async def test_what_was_started_meanwhile_is_waited_for(project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a pipeline pauses for want of capacity, a person starts the work with more hours: the pipeline waits for that run, and rents no second machine."""
+    asked = Asked(project.api)
+    first = asked.with_hours(1)
+    asked.end(first, "capacity: none is to be had")
+    paused = asyncio.Event()
+    with on_the_server(project, spaceport, monkeypatch):
+        waiting = asyncio.create_task(see_through(project.api, partial(asked.attach, 1), lambda line: paused.set(), pace=0.05))  # 3 s
+        await eventually_async(lambda: project.state(first.run_id) == ("SCHEDULED", STARTED_AGAIN))
+        asked.end(first, "capacity: none is to be had")
+        await asyncio.wait_for(paused.wait(), 60)
+        second = await asyncio.to_thread(asked.with_hours, 2)
+        assert second.run_id != first.run_id
+        project.api.set_state(second.run_id, "COMPLETED", "trained", force=True)
+        monkeypatch.setattr(asked, "is_done", True)
+        assert (await waiting).run_id == second.run_id
+    assert project.state(first.run_id)[0] == "FAILED"
 
 
 def test_a_machine_that_is_gone_is_believed_at_the_second_look(project: Project) -> None:
@@ -279,9 +325,13 @@ async def test_no_capacity_anywhere_is_said_at_the_start_limit(project: Project,
     run_id, _ = project.run("PENDING")
     with on_the_server(project, spaceport, monkeypatch):
         async with get_client() as client, YardWorker(work_pool_name=POOL, create_pool_if_not_found=False) as worker:
-            looking = asyncio.create_task(Watch(project.api, worker.the_yard, POOL, worker.renting).forever(0.2))
             began = time.monotonic()
-            await worker.run(await client.read_flow_run(uuid.UUID(run_id)), YardConfiguration(image="any", start_timeout_seconds=limit))
+            renting = asyncio.create_task(
+                worker.run(await client.read_flow_run(uuid.UUID(run_id)), YardConfiguration(image="any", start_timeout_seconds=limit))
+            )
+            await eventually_async(lambda: run_id in worker.renting)
+            looking = asyncio.create_task(Watch(project.api, worker.the_yard, POOL, worker.renting).forever(0.2))
+            await renting
             took = time.monotonic() - began
             looking.cancel()
     assert [state["type"] for state in project.api.states_of(run_id)] == ["SCHEDULED", "PENDING", "FAILED"]
@@ -353,6 +403,18 @@ async def test_a_machine_that_cant_be_ended_at_its_start_limit_is_ended_the_next
     assert (found.stage, project.yard.ended) == ("NEVER HAD", ["m-1"]) and time.monotonic() - began > 0.3
 
 
+async def test_a_machine_that_was_had_while_its_provider_was_away_isnt_ended(project: Project) -> None:
+    """The start limit passes during an outage, and the machine begins in it: at the first answer it is looked at before it is judged."""
+    waits = Machine(id="m-1", run_id="", stage="waits", lives=True)
+    over = waits.model_copy(update={"stage": "ended", "started": True, "lives": False})
+    project.yard.machines, project.yard.silent_looks = {"m-1": waits.model_copy(update={"stage": "up", "started": True})}, 8
+    following = asyncio.create_task(follow(project.yard, waits, 0.2, logging.getLogger("test"), 0.05))
+    await eventually_async(lambda: not project.yard.silent_looks)
+    await asyncio.sleep(0.5)  # some looks more
+    project.yard.machines["m-1"] = over
+    assert (await following).stage == "ended" and project.yard.ended == []
+
+
 @pytest.mark.parametrize(("hidden", "stage"), [(1, "ended"), (2, "GONE")])
 async def test_who_follows_a_machine_believes_that_it_is_gone_at_the_second_look(project: Project, hidden: int, stage: str) -> None:
     """As the watch does: a provider may not find what it has only just started."""
@@ -375,12 +437,19 @@ async def test_a_machine_that_was_taken_away_is_replaced_at_once(
     project: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch, stage: str, state: str, kind: str
 ) -> None:
     """The provider's word is believed, where a crash that a process worker reports is left to settle for half a minute."""
+    monkeypatch.setattr("infra.compute.waiting.LATE_REPORT_SECONDS", 3600.0)  # who waited for that would wait for ever
     run_id, _ = project.run("RUNNING", stage=stage, lives=False)
     project.watch.once()
     assert project.state(run_id)[0] == state
+
+    async def attach(why: str) -> Child:
+        if why != STARTED_AGAIN:
+            project.api.retry_run(run_id, why)
+        return Child(run_id=run_id, url="", started=False)
+
     with on_the_server(project, spaceport, monkeypatch):
-        waiting = asyncio.create_task(see_through(project.api, Child(run_id=run_id, url="", started=False), pace=0.0))
-        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"), 15)
+        waiting = asyncio.create_task(see_through(project.api, attach, pace=0.0))
+        await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"))
         waiting.cancel()
 
 
@@ -413,6 +482,20 @@ def test_a_price_is_the_deployments_the_pools_or_the_providers(spaceport: Any, p
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(BadInput, match=r"train.max_usd = 5 can't be held: nobody says what target kubernetes costs. Give its work pool usd_per_hour"):
         check_price("kubernetes", 5.0, hub)
+
+
+def test_a_target_that_nobody_serves_is_said_by_check(prefect: PrefectApi, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a training waits for a worker for ever: none, a pool that somebody paused, a pool that isn't there; a served one is said, too."""
+    monkeypatch.setenv("PREFECT_API_URL", prefect.url)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", spaceport.key("prefect"))
+    assert "no worker serves it now" in check_pool(POOL) and check_pool("process") == "a worker serves it"
+    prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": True})
+    try:
+        assert "paused" in check_pool(POOL)
+    finally:
+        prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": False})
+    with pytest.raises(BadInput, match="make deploy"):
+        check_pool("nowhere")
 
 
 def test_a_running_sum_is_told_while_it_runs(project: Project) -> None:

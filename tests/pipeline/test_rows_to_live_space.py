@@ -120,11 +120,19 @@ def test_no_credential_is_found_where_people_look(spaceport: Any, first: dict[st
         (str(path), secret[:6])
         for path in spaceport.home.rglob("*")
         if path.is_file() and not path.is_symlink() and not any(place in (path, *path.parents) for place in kept)
-        for content in [path.read_bytes()]
+        for content in [_content(path)]
         for secret in secrets
         if secret.encode() in content and not (secret == spaceport.key("hub-read") and belongs_to_a_space(path))
     ]
     assert leaks == []
+
+
+def _content(path: Path) -> bytes:
+    """Of a file that may be gone by now: the stack lives."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def belongs_to_a_space(path: Path) -> bool:

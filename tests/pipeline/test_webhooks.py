@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from infra.prefect_api import FINAL_STATES
 from infra.settings import PROJECT
+from tests import patient_http
 from tests.eventually import eventually
 from tests.pipeline.conftest import KNOWN_WORDS_ROWS, KNOWN_WORDS_SCRIPT
 
@@ -105,7 +106,7 @@ class Hooked:
 
     def served(self) -> str:
         """Which model the Space itself says it serves."""
-        said = httpx2.get(f"{self.hub.space_info('hooked/words').host}/revision.json").json()
+        said = patient_http.get(f"{self.hub.space_info('hooked/words').host}/revision.json").json()
         return f"{said['model']}@{said['revision']}"
 
     def models(self) -> list[str]:
@@ -136,12 +137,12 @@ def hooked(spaceport: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def _delivered(hooked: Hooked, commit: str, branch: str = "main") -> httpx2.Response:
     """What the receiver answers to a delivery of that commit."""
-    return httpx2.post(hooked.url, json=_event(commit, branch), headers={"X-Webhook-Secret": SECRET}, timeout=60)
+    return patient_http.post(hooked.url, json=_event(commit, branch), headers={"X-Webhook-Secret": SECRET})
 
 
 def _answers(url: str) -> bool:
     try:
-        return httpx2.get(url).status_code == 200
+        return patient_http.get(url).status_code == 200
     except httpx2.HTTPError:
         return False
 
@@ -177,6 +178,25 @@ def test_a_branch_and_a_base_model_are_watched(hooked: Hooked) -> None:
         hooked.cancel(run)
 
 
+def test_a_config_is_read_as_it_is_at_each_delivery(hooked: Hooked) -> None:
+    """What a `git pull` has changed counts without a restart. Two configs of one name that read the same are two runs; one that can't be read is said, keeps
+    nothing from the others, and starts when it is mended and the Hub sends again."""
+    before = hooked.config.read_text()
+    hooked.config.write_text("name = ")
+    commit = hooked.commit_rows("fine and mended,good\n", branch="draft")
+    answer = _delivered(hooked, commit, "draft")
+    assert answer.status_code == 503 and "hooked.toml: not TOML" in answer.text and "hooked.toml: not TOML" in hooked.log.read_text()
+    hooked.cancel(hooked.run_of(commit))
+    hooked.config.write_text(BRANCH_CONFIG.replace("hooked/branched", "hooked/twin"))
+    runs = _delivered(hooked, commit, "draft").json()["runs"]
+    hooked.config.write_text(before)
+    found = [hooked.api.read_run(run["id"]) for run in runs]
+    assert sorted(run["parameters"]["config"]["model"]["repo_id"] for run in found) == ["hooked/branched", "hooked/twin"]
+    assert {run["parameters"]["config"]["name"] for run in found} == {"branched"}
+    for run in found:
+        hooked.cancel(run)
+
+
 def test_a_prefect_that_is_away_is_told_and_the_hub_sends_again(hooked: Hooked) -> None:
     """503 before the Hub hangs up; its own second or third try, with Prefect back, starts the run, once."""
     hooked.shut_door()
@@ -201,12 +221,12 @@ def test_the_pipelines_own_commit_to_what_it_reads_starts_nothing(hooked: Hooked
 def test_who_doesnt_know_the_secret_starts_nothing(hooked: Hooked) -> None:
     """Nor does what is no event; and the secret is in no log and no list of processes."""
     commit, before = hooked.commit_rows("b,good\n", f"rows\n\nSpaceport-Key: {'b' * 64}"), len(hooked.runs())
-    assert httpx2.post(hooked.url, json=_event(commit)).status_code == 401
-    assert httpx2.post(hooked.url, json=_event(commit), headers={"X-Webhook-Secret": "guess"}).status_code == 401
+    assert patient_http.post(hooked.url, json=_event(commit)).status_code == 401
+    assert patient_http.post(hooked.url, json=_event(commit), headers={"X-Webhook-Secret": "guess"}).status_code == 401
     for odd in ({}, [], {"event": {"action": "update", "scope": "repo.content"}, "repo": {"type": "dataset"}}, "text"):
-        assert httpx2.post(hooked.url, json=odd, headers={"X-Webhook-Secret": SECRET}).status_code == 400
+        assert patient_http.post(hooked.url, json=odd, headers={"X-Webhook-Secret": SECRET}).status_code == 400
     chunks = (b"[1," + b" " * 65_536 for _ in range(20))  # with no content-length
-    assert httpx2.post(hooked.url, content=chunks, headers={"X-Webhook-Secret": SECRET}).status_code == 413
+    assert patient_http.post(hooked.url, content=chunks, headers={"X-Webhook-Secret": SECRET}).status_code == 413
     assert _delivered(hooked, commit, "other").json() == {"runs": []}
     assert len(hooked.runs()) == before and SECRET not in hooked.log.read_text()
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
@@ -21,10 +20,12 @@ from infra.revisions import ModelRevision
 from infra.settings import process_environment
 from tasks.refresh_endpoint import EndpointConfig, EndpointRefresh, check_endpoint, endpoint_record, is_served, refresh_endpoint
 from tasks.refresh_space import ProbeRow
+from tests import patient_http
 from tests.eventually import eventually
 from tests.faults.line import Fault, Line, Traffic
 from tests.pipeline.conftest import BAD, GOOD, NEUTRAL, TINY_BERT
 
+SETTLE_SECONDS = 1.0
 HANDLER = """
 import time
 class EndpointHandler:
@@ -57,7 +58,7 @@ class Team:
 
     def refresh(self, model: ModelRevision, score: float, check: Callable[[], None] = lambda: None, **more: Any) -> EndpointRefresh:
         rows = [ProbeRow(text="a text", expected={"yes": score, "no": 1 - score})]
-        return refresh_endpoint(model, lambda: rows, self.config(**more), self.client, poll_seconds=0.05, settle_seconds=1, check=check)
+        return refresh_endpoint(model, lambda: rows, self.config(**more), self.client, poll_seconds=0.05, settle_seconds=SETTLE_SECONDS, check=check)
 
     def says(self) -> float:
         state = self.endpoint.state()
@@ -97,7 +98,8 @@ def test_the_old_revision_answers_until_the_new_one_is_proved(team: Team) -> Non
     while moving.is_alive():
         seen.append(team.says())
     moving.join()
-    assert seen[0] == 0.75 and team.says() == 0.25 and set(seen) == {0.75, 0.25}
+    seen.append(team.says())
+    assert seen == sorted(seen, reverse=True) and {seen[0], seen[-1]} == {0.75, 0.25}
 
 
 def test_a_revision_that_cant_be_loaded_leaves_the_old_one_serving(team: Team) -> None:
@@ -159,7 +161,7 @@ def test_who_moves_it_meanwhile_is_a_conflict(team: Team) -> None:
     """Nobody's move is undone."""
     a, b = team.revision(0.75), team.revision(0.25)
     with pytest.raises(Conflict, match="somebody else"):
-        slow = team.revision(0.5, "time.sleep(3)")
+        slow = team.revision(0.5, "time.sleep(600)")  # until it is moved
         team.refresh(a, 0.75)
         mover = threading.Thread(target=lambda: (eventually(lambda: team.stage == "updating"), team.endpoint.update(b, team.config().hardware)))
         mover.start()
@@ -183,6 +185,40 @@ def test_what_check_says_before_anything_is_paid_for(team: Team) -> None:
     assert team.stage is None
 
 
+@pytest.mark.parametrize(("at", "moved"), [(2, False), (3, True)])
+def test_main_that_moves_on_during_the_step_is_a_conflict(team: Team, at: int, moved: bool) -> None:
+    """While the rows were worked out: nothing is changed. Before the proof was done: it isn't called live, whatever the endpoint serves."""
+    asked = itertools.count(1)
+
+    def moves_on() -> None:
+        if next(asked) == at:
+            raise Conflict("main has moved on")
+
+    with pytest.raises(Conflict, match="main has moved on"):
+        team.refresh(team.revision(0.75), 0.75, check=moves_on)
+    assert (team.stage is not None) is moved
+
+
+def test_what_somebody_else_has_moved_meanwhile_isnt_put_back(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The revision answers otherwise than its files, and before that is acted upon somebody brings the endpoint to another one: it stays there."""
+    a, b, wrong = team.revision(0.75), team.revision(0.25), team.revision(0.5)
+    team.refresh(a, 0.75)
+    predict = InferenceEndpoint.predict
+
+    def while_somebody_moves_it(endpoint: InferenceEndpoint, url: str, text: str) -> dict[str, float]:
+        found = predict(endpoint, url, text)
+        if found["yes"] == 0.5:
+            team.endpoint.update(b, team.config().hardware)
+        return found
+
+    monkeypatch.setattr(InferenceEndpoint, "predict", while_somebody_moves_it)
+    monkeypatch.setattr("tests.tasks.test_refresh_endpoint.SETTLE_SECONDS", 0.0)
+    with pytest.raises(Conflict, match=f"was moved to {team.model_id}@{b.sha[:8]} by somebody else meanwhile, and is left there"):
+        team.refresh(wrong, 0.9)
+    eventually(lambda: team.stage == "running")
+    assert team.says() == 0.25
+
+
 def test_the_token_is_shown_to_nobody_else(team: Team) -> None:
     """An address that isn't the service's own, or this Hub's, is asked without it."""
     ask = team.endpoint._headers
@@ -198,7 +234,7 @@ def test_the_unmodified_client_finds_its_way(team: Team) -> None:
     assert (found.wait(timeout=30).revision, found.type) == (a.sha, "authenticated")
     assert found.client.model == refreshed.url and team.says() == 0.75
     assert found.pause().status == "paused" and found.resume().status == "initializing" and found.wait(timeout=30).url
-    assert httpx2.post(refreshed.url, json={"inputs": "a text"}).status_code == 401
+    assert patient_http.post(refreshed.url, json={"inputs": "a text"}).status_code == 401
     assert team.endpoint.api.list_inference_endpoints_hardware(namespace=team.namespace)[0].price_per_hour > 0
     assert constants.INFERENCE_ENDPOINTS_ENDPOINT.startswith(team.hub.endpoint)
 

@@ -17,6 +17,7 @@ from infra.hub.embedded.process import EmbeddedHub
 from infra.hub.spaces.templates import TEMPLATES
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, check_loadable, refresh_space, space_record
+from tests import patient_http
 from tests.eventually import eventually
 
 # A team's own app that keeps the contract of the template: fast to start, and told by the revision's first letter how to misbehave.
@@ -65,7 +66,7 @@ class Team:
         return [commit.title for commit in self.api.list_repo_commits(self.space_id, repo_type="space")]
 
     def answer(self) -> dict[str, str]:
-        return httpx2.get(f"{self.api.space_info(self.space_id).host}/revision").raise_for_status().json()
+        return patient_http.get(f"{self.api.space_info(self.space_id).host}/revision").raise_for_status().json()
 
     def file(self, path: str) -> bytes | None:
         head = self.client.head(self.refresh_repo)
@@ -96,7 +97,7 @@ def test_a_refresh_ends_with_the_app_serving_the_revision(team: Team) -> None:
     done = team.refresh(FIRST)
     assert done.outcome == "published"
     assert team.answer() == {"model": team.model_id, "revision": FIRST, "space": done.revision.sha}
-    assert httpx2.get(done.url).text == "hello"
+    assert patient_http.get(done.url).text == "hello"
 
 
 def test_a_second_refresh_makes_no_commit_and_still_asks_the_app(team: Team) -> None:
@@ -199,7 +200,7 @@ def test_an_app_that_crashed_since_is_started_once_more(team: Team) -> None:
     team.commit(app__py=OWN_APP.replace('else: self.send("hello")', 'else: self.path == "/crash" and os._exit(1); self.send("hello")').encode())
     done = team.refresh(FIRST)
     with pytest.raises(httpx2.HTTPError):
-        httpx2.get(done.url + "/crash").raise_for_status()
+        patient_http.get(done.url + "/crash").raise_for_status()
     eventually(lambda: team.api.get_space_runtime(team.space_id).stage == "RUNTIME_ERROR")
     assert team.refresh(FIRST).outcome == "reused"
     assert team.answer()["revision"] == FIRST
@@ -242,7 +243,7 @@ def test_a_pin_changed_by_hand_is_put_right(team: Team) -> None:
 def test_somebody_else_moving_the_space_is_a_conflict(team: Team) -> None:
     """While one refresh waits, another pins something else: the first one ends as a conflict and undoes nothing."""
     team.refresh(FIRST)
-    team.commit(app__py=OWN_APP.replace("PIN =", 'import time; time.sleep(1.5 * (b\'"2\' in open(".spaceport/pin.json", "rb").read()))\nPIN =', 1).encode())
+    team.commit(app__py=OWN_APP.replace("PIN =", 'import time; time.sleep(600 * (b\'"2\' in open(".spaceport/pin.json", "rb").read()))\nPIN =', 1).encode())
     rival = json.dumps({"model": team.model_id, "revision": "3" * 40}).encode()
 
     def interfere() -> None:
@@ -266,8 +267,8 @@ def test_a_static_space_shows_the_revision_and_its_numbers(team: Team) -> None:
     for title in ("A <page>", "Another"):
         done = team.refresh(str(sha), template="static", title=title)
         assert done.outcome == "published"
-        assert httpx2.get(done.url + "/revision.json").json() == {"model": team.model_id, "revision": sha, "space": None}
-        page = httpx2.get(done.url).text
+        assert patient_http.get(done.url + "/revision.json").json() == {"model": team.model_id, "revision": sha, "space": None}
+        page = patient_http.get(done.url).text
         assert title.replace("<page>", "&lt;page&gt;") in page
         assert "&lt;b&gt;rows&lt;/b&gt;" in page
         assert "0.8337" in page

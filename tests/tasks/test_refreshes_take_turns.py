@@ -5,7 +5,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd
 
@@ -13,6 +12,7 @@ from infra.errors import Conflict
 from infra.hub.client import HubClient
 from infra.revisions import ModelRevision
 from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space
+from tests import patient_http
 
 # A team's own app that takes a while to start, and a while to predict, as real ones do.
 SLOW_APP = """
@@ -59,7 +59,7 @@ def test_two_refreshes_at_once_are_both_proved(hub: Any, hub_namespace: str) -> 
         outcomes = list(pool.map(refresh, (FIRST, SECOND), (0.25, 0.5)))
     assert outcomes == ["published", "published"]
     assert len(api.list_repo_commits(f"{hub_namespace}/space", repo_type="space")) == before + 2
-    assert httpx2.get(f"{api.space_info(f'{hub_namespace}/space').host}/revision").json()["revision"] == ended[-1]
+    assert patient_http.get(f"{api.space_info(f'{hub_namespace}/space').host}/revision").json()["revision"] == ended[-1]
 
 
 def test_a_space_that_nobody_is_at_is_not_waited_for(hub: Any, hub_namespace: str) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from playwright.sync_api import Browser, Page, expect
@@ -19,6 +18,7 @@ from infra.hub.spaces.render import PIN_FILE, pin
 from infra.hub.spaces.templates import TEMPLATES, SpaceTemplate
 from infra.revisions import DatasetRevision, ModelRevision, Repo
 from tasks.refresh_space import ProbeRow, SpaceConfig, SpaceRefresh, refresh_space
+from tests import patient_http
 from tests.browser import chromium
 from tests.eventually import eventually
 
@@ -170,7 +170,7 @@ def test_an_app_serves_the_pinned_revision_of_a_private_model(team: Team, live: 
     """`GET /revision` names model, revision and Space; the prediction route gives every score in full precision."""
     template, done = live
     assert done.outcome == "published"
-    assert httpx2.get(done.url + "/revision").json() == {"model": "ann/model", "revision": team.model.sha, "space": done.revision.sha}
+    assert patient_http.get(done.url + "/revision").json() == {"model": "ann/model", "revision": team.model.sha, "space": done.revision.sha}
     space, api = LiveSpace(HubClient(team.api), Repo(repo_type="space", repo_id=f"ann/{template}")), TEMPLATES[template].predict_api
     assert api
     for row in team.rows:
@@ -208,7 +208,7 @@ def test_a_visitor_types_submits_and_reads_the_answer(team: Team, live: tuple[Sp
 def test_a_static_space_shows_card_and_numbers(team: Team, browser: Browser, tmp_path: Path) -> None:
     """The page names the pinned revision and shows the card's numbers and words, with no HTML of the card run; its twin of the route says the revision."""
     done = team.refresh("static")
-    assert httpx2.get(done.url + "/revision.json").json() == {"model": "ann/model", "revision": team.model.sha, "space": None}
+    assert patient_http.get(done.url + "/revision.json").json() == {"model": "ann/model", "revision": team.model.sha, "space": None}
     visit = Visit(browser, done.url)
     page = visit.page
     assert page.title() == TITLE
@@ -229,4 +229,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_app_with_its_reason(team: Team) 
     team.api.upload_file(path_or_fileobj=pin(broken), path_in_repo=PIN_FILE, repo_id="ann/docker", repo_type="space")
     eventually(lambda: team.api.get_space_runtime("ann/docker").stage == "RUNTIME_ERROR", seconds=240)
     assert "model.safetensors" in "".join(team.api.fetch_space_logs("ann/docker"))
-    assert httpx2.get(done.url + "/revision").json()["revision"] == team.model.sha
+    assert patient_http.get(done.url + "/revision").json()["revision"] == team.model.sha

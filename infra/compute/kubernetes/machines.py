@@ -19,6 +19,7 @@ from infra.compute.rented.machines import EndedByItself, Machine
 from infra.errors import BadInput, Evicted, OutOfMemory, Preempted, QuotaExceeded, SpaceportError, Unauthorized, Unhealthy
 
 TAIL_LINES: Final = 20
+POD_IS_OVER: Final = ("Succeeded", "Failed")  # phases; a Job that still lives with such a pod replaces it, or is about to be over itself
 T = TypeVar("T")
 
 
@@ -41,11 +42,15 @@ class Cluster:
         return self._asked("listing Jobs", ask)
 
     def living(self, run_id: str) -> Machine | None:
-        """The Job of a flow run that still lives; of several, which a lost answer may leave, the oldest, and the others are ended."""
-        found = [machine for machine in self.listed(run_id) if machine.lives]
+        """The Job of a flow run that still lives; of several, which a lost answer may leave, the oldest, and the others are ended.
+
+        One whose pod is over is no rival: the cluster says only seconds later that the Job is, and a run that is tried again at once has its next one by then.
+        """
+        living = [machine for machine in self.listed(run_id) if machine.lives]
+        found = [machine for machine in living if machine.stage not in POD_IS_OVER]
         for surplus in found[1:]:
             self.end(surplus.id)
-        return found[0] if found else None
+        return next(iter([*found, *living]), None)
 
     def look(self, machine_id: str) -> Machine | None:
         """A Job as it is now; None when the cluster knows none of that name."""

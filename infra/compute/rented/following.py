@@ -20,7 +20,7 @@ async def follow(
     every_seconds: float = FOLLOW_SECONDS,
     gone_after: float = WATCH_SECONDS,
 ) -> Machine:
-    """To its end. One that waits too long for its hardware is ended; a provider that doesn't answer is asked again.
+    """To its end. One that still waits for its hardware after its start limit is ended; a provider that doesn't answer is asked again.
 
     One that isn't found is looked for as often as the watch would, `gone_after` seconds apart: a provider may know it a little later.
     """
@@ -28,10 +28,10 @@ async def follow(
     while machine.lives:
         await asyncio.sleep(gone_after if missing else every_seconds)
         try:
-            if not machine.started and time.monotonic() > ends:
-                await asyncio.to_thread(provider.end, machine.id)
-                return never_had(provider.noun, machine, start_timeout_seconds)
             found = await asyncio.to_thread(provider.look, machine.id)
+            if found and found.lives and not found.started and time.monotonic() > ends:
+                await asyncio.to_thread(provider.end, machine.id)
+                return never_had(provider.noun, found, start_timeout_seconds)
         except SpaceportError as error:
             log.warning("%s", error)
             continue

@@ -5,7 +5,6 @@ import hmac
 import json
 import time
 
-import httpx2
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -22,6 +21,7 @@ from infra.redaction import without_tokens
 from infra.revisions import DatasetRevision, Repo
 from infra.settings import Settings
 from tasks.publish_candidate import ModelConfig, Provenance, publish_candidate
+from tests import patient_http
 
 ISSUER, SUBJECT = "https://oidc.example.org/cluster", "system:serviceaccount:spaceport:spaceport-training"
 REPO = Repo(repo_type="model", repo_id="acme/words")
@@ -129,7 +129,7 @@ def test_an_exchanged_token_ends(cluster, acme):
     cluster.project(acme)
     headers = {"Authorization": f"Bearer {ExchangedToken(cluster.file, REPO, acme.endpoint).value()}"}
     time.sleep(1.1)
-    assert httpx2.get(f"{acme.endpoint}/api/models/acme/words", headers=headers).status_code == 401
+    assert patient_http.get(f"{acme.endpoint}/api/models/acme/words", headers=headers).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from infra.hub.client import HubClient
 from infra.hub.reading_endpoint import DatasetAddress, reading_endpoint
 from infra.revisions import DatasetRevision
+from tests import patient_http
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_nothing_else_can_be_read_or_written(private, address):
         ("GET", f"{wrong}/datasets/{name}/resolve/{sha}/README.md"),
         ("GET", wrong),
     ]
-    with httpx2.Client() as reader:
+    with httpx2.Client(timeout=patient_http.SECONDS) as reader:
         assert [reader.request(method, url).status_code for method, url in refused] == [403] * len(refused)
         assert reader.get(f"{base}/datasets/{name}/resolve/{sha}/README.md").text.startswith("---")
 
@@ -93,7 +94,7 @@ def test_nothing_else_can_be_read_or_written(private, address):
 def test_no_answer_holds_the_token(hub, private, address):
     """Neither body nor headers of an answer hold the worker's token, and an incoming one is not passed on."""
     _, revision = private
-    with httpx2.Client(headers={"authorization": "Bearer wrong"}) as reader:
+    with httpx2.Client(headers={"authorization": "Bearer wrong"}, timeout=patient_http.SECONDS) as reader:
         answers = [
             reader.get(f"{address.endpoint}/api/datasets/{revision.repo_id}/revision/{revision.sha}"),
             reader.get(f"{address.endpoint}/datasets/{revision.repo_id}/resolve/{revision.sha}/data/train-00000-of-00001.parquet"),
@@ -107,4 +108,4 @@ def test_the_address_ends_with_its_block(private):
     with reading_endpoint(*private) as address:
         pass
     with pytest.raises(httpx2.ConnectError):
-        httpx2.get(address.endpoint)
+        patient_http.get(address.endpoint)

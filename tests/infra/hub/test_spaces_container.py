@@ -10,13 +10,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from infra.hub.embedded.process import EmbeddedHub
 from infra.hub.embedded.spaces_card import read_card
 from infra.hub.embedded.spaces_container import _bases, _engine
 from infra.hub.embedded.spaces_start import start_of
+from tests import patient_http
 from tests.debian_base import make_base
 from tests.eventually import eventually
 from tests.infra.hub.test_spaces_runtime import Space, app
@@ -80,7 +80,7 @@ def test_a_docker_space_is_built_and_runs_in_a_container(podman: None, tmp_path:
         eventually(lambda: docker.raw["stage"] == "RUNNING")
         broken = docker.commit(Dockerfile=DOCKERFILE.replace(b"RUN echo", b"RUN no-such-program"))
         assert "no-such-program" in docker.settled("BUILD_ERROR")["errorMessage"] and docker.raw["sha"] != broken
-        assert httpx2.get(docker.url).json()["says"] == "boxed"
+        assert patient_http.get(docker.url).json()["says"] == "boxed"
     eventually(lambda: not _living())
 
 

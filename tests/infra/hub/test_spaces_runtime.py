@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd
 
 from infra.hub.embedded.process import EmbeddedHub
 from infra.hub.embedded.spaces_runtime import SpaceRuntime
+from tests import patient_http
 from tests.eventually import eventually
 from tests.processes import alive
 
@@ -67,7 +68,7 @@ class Space:
         return raw
 
     def ask(self, path: str = "/") -> dict:
-        return httpx2.get(self.url + path).raise_for_status().json()
+        return patient_http.get(self.url + path).raise_for_status().json()
 
     def child(self) -> int:
         """The process that the app of `parent` started."""
@@ -134,7 +135,7 @@ async def test_the_old_app_can_be_gone_during_the_build(tmp_path: Path) -> None:
 
     space = SpaceRuntime("team/app", tmp_path, "http://127.0.0.1:9", checkout, mode="replace")
     await space.open()
-    async with httpx2.AsyncClient() as visitor, asyncio.timeout(30):
+    async with httpx2.AsyncClient(timeout=patient_http.SECONDS) as visitor, asyncio.timeout(120):
         await space.deploy("1" * 40)
         assert [answer async for answer in answers_until_running(space, visitor)][-1].json()["says"] == "old"
         await space.deploy("2" * 40)
@@ -195,7 +196,7 @@ def test_a_broken_app_ends_in_its_stage_with_its_log(space: Space, files: dict, 
     space.commit(**files)
     assert space.settled(stage)["errorMessage"]
     assert said in space.log(build=stage != "RUNTIME_ERROR")
-    page = httpx2.get(space.url)
+    page = patient_http.get(space.url)
     assert page.status_code == 503
     assert stage in page.text
 
@@ -246,7 +247,7 @@ def test_a_paused_space_stays_paused_until_restart(space: Space) -> None:
     space.settled()
     assert space.api.pause_space(space.repo_id).stage == "PAUSED"
     newest = space.commit(app__py=app("second"))
-    assert httpx2.get(space.url).status_code == 503
+    assert patient_http.get(space.url).status_code == 503
     assert space.settled("PAUSED")["replicas"]["current"] == 0
     space.api.restart_space(space.repo_id)
     assert space.settled()["sha"] == newest
@@ -263,7 +264,7 @@ def test_variables_and_secrets_reach_the_app_and_secrets_are_never_shown(space: 
     environment = space.ask()["environment"]
     assert (environment["GREETING"], environment["PASSPHRASE"]) == ("hello", "xyzzy-plugh")
     assert space.api.get_space_variables(space.repo_id)["GREETING"].value == "hello"
-    secrets = httpx2.get(f"{space.api.endpoint}/api/spaces/{space.repo_id}/secrets", headers={"Authorization": f"Bearer {space.api.token}"})
+    secrets = patient_http.get(f"{space.api.endpoint}/api/spaces/{space.repo_id}/secrets", headers={"Authorization": f"Bearer {space.api.token}"})
     assert set(secrets.json()) == {"PASSPHRASE"}
     assert "xyzzy" not in secrets.text
     space.api.delete_space_secret(space.repo_id, "PASSPHRASE")
@@ -277,10 +278,10 @@ def test_a_sleeping_space_wakes_on_a_visit(space: Space) -> None:
     space.settled()
     assert space.api.request_space_hardware(space.repo_id, "cpu-upgrade", sleep_time=1).sleep_time == 1
     eventually(lambda: space.raw["stage"] == "STOPPED")
-    first = httpx2.get(space.url)
+    first = patient_http.get(space.url)
     assert (first.status_code, first.headers["retry-after"]) == (503, "1")
     space.api.set_space_sleep_time(space.repo_id, -1)
-    assert eventually(lambda: (answer := httpx2.get(space.url)).status_code == 200 and answer.json())["says"] == "drowsy"
+    assert eventually(lambda: (answer := patient_http.get(space.url)).status_code == 200 and answer.json())["says"] == "drowsy"
 
 
 def test_a_static_space_serves_its_files(hub: EmbeddedHub, hub_namespace: str) -> None:
@@ -288,9 +289,9 @@ def test_a_static_space_serves_its_files(hub: EmbeddedHub, hub_namespace: str) -
     static = Space(hub, f"{hub_namespace}/page", sdk="static")
     sha = static.commit(index__html=b"<h1>hello</h1>", **{"data/numbers__json": b"[1]"})
     assert static.settled()["sha"] == sha
-    assert httpx2.get(static.url).text == "<h1>hello</h1>"
-    assert httpx2.get(static.url + "/data/numbers.json").json() == [1]
-    assert [httpx2.get(static.url + path).status_code for path in ("/data/", "/..%2F..%2Fsettings.json", "/%2e%2e/settings.json")] == [404] * 3
+    assert patient_http.get(static.url).text == "<h1>hello</h1>"
+    assert patient_http.get(static.url + "/data/numbers.json").json() == [1]
+    assert [patient_http.get(static.url + path).status_code for path in ("/data/", "/..%2F..%2Fsettings.json", "/%2e%2e/settings.json")] == [404] * 3
 
 
 DOCKERFILE = b"""# syntax=docker/dockerfile:1
@@ -349,7 +350,7 @@ def test_a_space_of_the_streamlit_sdk_runs(hub: EmbeddedHub, hub_namespace: str)
     streamlit = Space(hub, f"{hub_namespace}/lit", sdk="streamlit")
     sha = streamlit.commit(app__py=b"import streamlit as st\nst.title('hello')\n")
     assert streamlit.settled()["sha"] == sha
-    assert httpx2.get(streamlit.url + "/_stcore/health").text == "ok"
+    assert patient_http.get(streamlit.url + "/_stcore/health").text == "ok"
     assert "a Docker Space runs streamlit" in streamlit.log(build=True)
 
 
@@ -359,7 +360,7 @@ def test_a_deleted_space_is_gone_and_a_moved_one_keeps_its_address(space: Space)
     space.settled()
     space.api.move_repo(space.repo_id, space.repo_id + "-moved", repo_type="space")
     space.repo_id += "-moved"
-    eventually(lambda: httpx2.get(space.url).status_code == 200 and space.ask()["environment"]["SPACE_ID"] == space.repo_id)
+    eventually(lambda: patient_http.get(space.url).status_code == 200 and space.ask()["environment"]["SPACE_ID"] == space.repo_id)
     pid = space.ask()["pid"]
     space.api.delete_repo(space.repo_id, repo_type="space")
     eventually(lambda: not psutil.pid_exists(pid))
@@ -377,7 +378,7 @@ def test_no_app_outlives_a_killed_hub_and_a_new_hub_brings_it_back(tmp_path: Pat
         pids = {space.ask()["pid"], space.child()}
         assert all(psutil.pid_exists(pid) for pid in pids)
         first.kill()
-        eventually(lambda: not any(alive(pid) for pid in pids), seconds=10)
+        eventually(lambda: not any(alive(pid) for pid in pids))
     with EmbeddedHub.start(tmp_path) as second:
         space.api = second.api()
         assert space.settled()["sha"] == sha

@@ -5,14 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOUND = ("masking", "frozen", "two-ranks")
 
 
+@pytest.mark.timeout(1200)
 def test_killed_trainings_end_in_the_same_bytes():
     """Random masks, frozen weights, two ranks: killed at random and inside saves, resumed elsewhere, identical. Without Draws they aren't, and it is seen."""
     program = Path(__file__).with_name("kill_training.py")
     command = [sys.executable, str(program), "--kills", "8", "--seed", "1", "--modes", *SOUND, "without-draws"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[3])
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1100, cwd=Path(__file__).parents[3])
     modes = json.loads(done.stdout)["modes"]
     for mode in SOUND:
         seen = modes[mode]

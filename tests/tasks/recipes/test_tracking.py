@@ -3,7 +3,6 @@
 import struct
 from importlib.util import find_spec
 
-import httpx2
 import pytest
 
 from infra.errors import BadInput
@@ -12,6 +11,7 @@ from tasks.candidates.events import publish_events
 from tasks.train_model import TrainConfig
 from tasks.training.checks import check_script
 from tasks.training.tracker import tracker_environment
+from tests import patient_http
 
 RECIPE = TrainConfig(recipe="text_classification", base_model="a/b", dtype="float32")
 
@@ -116,7 +116,7 @@ def test_event_files_are_a_commit_of_their_own(hub, hub_namespace, tmp_path):
     for _ in range(2):
         shown = publish_events(client, candidate, record.key, runs)
         assert shown == f"{client.endpoint}/{hub_namespace}/m/tree/spaceport%2F{record.key}/runs"
-    page = httpx2.get(shown, auth=("anybody", hub.token), headers={"Accept": "text/html"})
+    page = patient_http.get(shown, auth=("anybody", hub.token), headers={"Accept": "text/html"})
     assert page.status_code == 200 and "events.out.tfevents.0000" in page.text
     head = client.head(candidate.repo, ref_of(record.key))
     added = set(client.api.list_repo_files(candidate.repo_id, revision=head)) - set(client.api.list_repo_files(candidate.repo_id, revision=candidate.sha))

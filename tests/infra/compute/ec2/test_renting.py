@@ -166,6 +166,7 @@ def test_an_instance_bears_its_run_and_its_lease(cloud: Ec2Cloud, renting: Make,
     assert instances.look("us-east-1/i-00000000000000000") is None
 
 
+@pytest.mark.usefixtures("sweeping")
 def test_the_sweep_ends_what_outlived_its_lease_and_nothing_else(cloud: Ec2Cloud, renting: Make, capsys: pytest.CaptureFixture[str]) -> None:
     """By EC2's word alone, as from plain cron: the outlived machine is named and off, one within its lease stays."""
     outlived, living = renting(lease_seconds=-120).attach_or_start(10), renting().attach_or_start(10)

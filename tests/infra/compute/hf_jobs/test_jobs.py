@@ -75,7 +75,7 @@ def test_of_two_jobs_of_one_run_the_younger_is_ended(jobs: Jobs) -> None:
 
 def test_a_job_bears_its_run_and_its_lease(jobs: Jobs) -> None:
     """So that a list of the provider alone says whose it is, until when, and how long it may wait; the provider itself ends it at its lease."""
-    machine = had(jobs, order(uuid.uuid4().hex, lease_seconds=3, start_timeout_seconds=1800.0))
+    machine = had(jobs, order(uuid.uuid4().hex, lease_seconds=10, start_timeout_seconds=1800.0))
     (listed,) = [found for found in jobs.listed() if found.id == machine.id]
     assert listed.run_id == machine.run_id and listed.lease_ends_at is not None and listed.start_timeout_seconds == 1800
     ended_at_last(jobs, machine.id)
@@ -125,6 +125,7 @@ def test_an_answer_that_isnt_a_404_says_nothing_about_a_job() -> None:
         gateway.shutdown()
 
 
+@pytest.mark.usefixtures("sweeping")
 def test_a_job_that_outlived_its_lease_is_swept(jobs: Jobs, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the Hub's list alone: one within its lease lives on, and so does one that isn't ours."""
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)

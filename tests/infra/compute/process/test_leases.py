@@ -44,7 +44,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def script() -> Iterator[Callable[[float], tuple[str, subprocess.Popen[bytes]]]]:
+def script(sweeping: None) -> Iterator[Callable[[float], tuple[str, subprocess.Popen[bytes]]]]:
     """Starts a supervised script whose lease ended so many seconds ago, and that doesn't end itself."""
     started: list[subprocess.Popen[bytes]] = []
 
@@ -107,7 +107,7 @@ async def test_a_running_script_bears_its_lease_and_its_owner(tmp_path):
     def run(**options):
         return asyncio.create_task(run_script(["python", "script.py"], script_environment({}), tmp_path, **options))
 
-    free, bound = run(owner=owner + "-free", grace_seconds=0.1), run(owner=owner, lease_seconds=6, grace_seconds=1)
+    free, bound = run(owner=owner + "-free", grace_seconds=0.1), run(owner=owner, lease_seconds=12, grace_seconds=1)
     await eventually_async(lambda: of(owner))
     (leased,) = of(owner)
     for person in family(int(leased.id.partition("-")[0]))[:2]:

@@ -4,12 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
 from infra.hub.embedded.process import EmbeddedHub
+from tests import patient_http
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_empty_files_are_regular(hub, model):
     (info,) = hub.api().get_paths_info(model, ["empty.bin"])
     assert info.lfs is None and info.size == 0 and info.blob_id == git_sha(b"")
     body = {"files": [{"path": "empty.bin", "size": 0, "sample": ""}]}
-    answer = httpx2.post(f"{hub.endpoint}/api/models/{model}/preupload/main", json=body, headers={"Authorization": f"Bearer {hub.token}"})
+    answer = patient_http.post(f"{hub.endpoint}/api/models/{model}/preupload/main", json=body, headers={"Authorization": f"Bearer {hub.token}"})
     assert answer.json()["files"][0]["uploadMode"] == "regular"
 
 

@@ -2,10 +2,11 @@
 
 import subprocess
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+
+from tests import patient_http
 
 USERS = """
 open_namespaces = true
@@ -156,4 +157,4 @@ def test_forgetting_without_rewriting(hub, model):
     api.permanently_delete_lfs_files(model, list(api.list_lfs_files(model)), rewrite_history=False)
     assert "w.bin" in api.list_repo_files(model)
     headers = {"Authorization": f"Bearer {hub.token}"}
-    assert httpx2.get(f"{hub.endpoint}/{model}/resolve/main/w.bin", headers=headers).status_code == 410
+    assert patient_http.get(f"{hub.endpoint}/{model}/resolve/main/w.bin", headers=headers).status_code == 410

@@ -16,6 +16,7 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from infra.hub.embedded.process import EmbeddedHub
+from tests import patient_http
 from tests.eventually import eventually
 
 
@@ -28,7 +29,7 @@ def content_of(hub: EmbeddedHub, repo: str, revision: str) -> set[str]:
     """The numbers found in a revision's ten files."""
     headers = {"Authorization": f"Bearer {hub.token}"}
     names = [f"part-{n}.txt" for n in range(9)] + ["w.bin"]
-    answers = [httpx2.get(f"{hub.endpoint}/{repo}/resolve/{revision}/{name}", headers=headers) for name in names]
+    answers = [patient_http.get(f"{hub.endpoint}/{repo}/resolve/{revision}/{name}", headers=headers) for name in names]
     assert {a.status_code for a in answers} == {200}
     texts = [a.text for a in answers]
     assert len(texts[-1]) % 50_000 == 0
@@ -144,7 +145,7 @@ def test_kill_9_in_the_middle_of_an_upload(start_hub):
     oid = hashlib.sha256(content).hexdigest()
     body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": len(content)}]}
     headers = {"Authorization": f"Bearer {hub.token}"}
-    answer = httpx2.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()
+    answer = patient_http.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()
 
     def half() -> "object":
         yield content[:2_000_000]
@@ -152,7 +153,7 @@ def test_kill_9_in_the_middle_of_an_upload(start_hub):
         yield content[2_000_000:]
 
     with pytest.raises(httpx2.HTTPError):
-        httpx2.put(answer["objects"][0]["actions"]["upload"]["href"], content=half(), headers={"Content-Length": str(len(content))})
+        patient_http.put(answer["objects"][0]["actions"]["upload"]["href"], content=half(), headers={"Content-Length": str(len(content))})
     hub = start_hub()
     assert [p for p in (hub.root / "lfs").rglob("*") if p.is_file()] == []
     hub.api().create_commit("o/m", [CommitOperationAdd("w.bin", content)], commit_message="x")
@@ -168,7 +169,7 @@ def test_a_client_that_hangs_up_leaves_nothing(start_hub, requests_of):
     oid = hashlib.sha256(bytes(10_000_000)).hexdigest()
     body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": 10_000_000}]}
     headers = {"Authorization": f"Bearer {hub.token}"}
-    batch = httpx2.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()
+    batch = patient_http.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()
     upload = httpx2.URL(batch["objects"][0]["actions"]["upload"]["href"]).raw_path.decode()
     for method, target, half in (("POST", "/api/models/o/m/commit/main", line), ("PUT", upload, bytes(3_000_000))):
         with socket.create_connection(("127.0.0.1", httpx2.URL(hub.endpoint).port)) as connection:
@@ -188,14 +189,14 @@ def test_parts_survive_a_kill(start_hub):
     oid = hashlib.sha256(content).hexdigest()
     body = {"operation": "upload", "transfers": ["multipart"], "objects": [{"oid": oid, "size": 2000}]}
     headers = {"Authorization": f"Bearer {hub.token}"}
-    upload = httpx2.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()["objects"][0]["actions"]["upload"]
-    one = httpx2.put(upload["header"]["1"], content=content[:1000]).headers["etag"]
+    upload = patient_http.post(f"{hub.endpoint}/o/m.git/info/lfs/objects/batch", json=body, headers=headers).json()["objects"][0]["actions"]["upload"]
+    one = patient_http.put(upload["header"]["1"], content=content[:1000]).headers["etag"]
     port = httpx2.URL(hub.endpoint).port
     hub.kill()
     hub = start_hub(port=port, multipart_bytes=1000, part_bytes=1000)
-    two = httpx2.put(upload["header"]["2"], content=content[1000:]).headers["etag"]
+    two = patient_http.put(upload["header"]["2"], content=content[1000:]).headers["etag"]
     parts = [{"partNumber": 1, "etag": one}, {"partNumber": 2, "etag": two}]
-    assert httpx2.post(upload["href"], json={"oid": oid, "parts": parts}).status_code == 200
+    assert patient_http.post(upload["href"], json={"oid": oid, "parts": parts}).status_code == 200
 
 
 def full_disk(tmp_path: Path) -> Path:

@@ -48,7 +48,7 @@ def test_a_job_that_fails_says_how(hub: Any, submit: Callable[..., Any]) -> None
 def test_a_job_that_takes_too_long_is_ended(hub: Any, submit: Callable[..., Any]) -> None:
     """At its timeout it gets SIGTERM; what it says then is still heard."""
     told = "import signal, sys, time\ndef stop(*_):\n    print('sealed')\n    sys.exit(0)\nsignal.signal(signal.SIGTERM, stop)\nprint('began')\ntime.sleep(60)"
-    job = submit(told, timeout=3)
+    job = submit(told, timeout=10)
     found = ended(hub, job)
     assert (found.status.stage, found.status.message) == ("ERROR", "Job timeout")
     assert [line.strip() for line in hub.api().fetch_job_logs(job_id=job.id, follow=True)] == ["began", "sealed"]

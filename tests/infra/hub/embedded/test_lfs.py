@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+
+from tests import patient_http
 
 MEGABYTE = 1 << 20
 
@@ -21,7 +22,7 @@ def batch(hub, repo: str, content: bytes, size: int | None = None, operation: st
         "objects": [{"oid": hashlib.sha256(content).hexdigest(), "size": size or len(content)}],
     }
     headers = {"Authorization": f"Bearer {token or hub.token}"}
-    answer = httpx2.post(f"{hub.endpoint}/{repo}.git/info/lfs/objects/batch", json=body | extra, headers=headers)
+    answer = patient_http.post(f"{hub.endpoint}/{repo}.git/info/lfs/objects/batch", json=body | extra, headers=headers)
     answer.raise_for_status()
     return answer.json()["objects"][0]
 
@@ -91,9 +92,9 @@ def test_a_completion_whose_answer_was_lost_can_be_sent_again(start_hub):
     hub.api().create_repo("o/m")
     content = os.urandom(2500)
     upload = batch(hub, "o/m", content)["actions"]["upload"]
-    etags = [httpx2.put(upload["header"][str(n)], content=content[(n - 1) * 1000 : n * 1000]).headers["etag"] for n in (1, 2, 3)]
+    etags = [patient_http.put(upload["header"][str(n)], content=content[(n - 1) * 1000 : n * 1000]).headers["etag"] for n in (1, 2, 3)]
     body = {"oid": hashlib.sha256(content).hexdigest(), "parts": [{"partNumber": n, "etag": e} for n, e in enumerate(etags, 1)]}
-    assert [httpx2.post(upload["href"], json=body).status_code for _ in range(2)] == [200, 200]
+    assert [patient_http.post(upload["href"], json=body).status_code for _ in range(2)] == [200, 200]
 
 
 def test_wrong_parts_are_refused(start_hub):
@@ -103,12 +104,12 @@ def test_wrong_parts_are_refused(start_hub):
     content = os.urandom(2000)
     upload = batch(hub, "o/m", content)["actions"]["upload"]
     body = {"oid": hashlib.sha256(content).hexdigest(), "parts": [{"partNumber": 1, "etag": "x"}, {"partNumber": 2, "etag": "y"}]}
-    assert httpx2.post(upload["href"], json=body).status_code == 400
-    assert httpx2.put(upload["header"]["1"], content=content[:1001]).status_code == 400
-    assert httpx2.put(upload["header"]["1"], content=content[:999]).status_code == 400
+    assert patient_http.post(upload["href"], json=body).status_code == 400
+    assert patient_http.put(upload["header"]["1"], content=content[:1001]).status_code == 400
+    assert patient_http.put(upload["header"]["1"], content=content[:999]).status_code == 400
     for n in (1, 2):
-        httpx2.put(upload["header"][str(n)], content=b"0" * 1000)
-    assert httpx2.post(upload["href"], json=body).status_code == 400
+        patient_http.put(upload["header"][str(n)], content=b"0" * 1000)
+    assert patient_http.post(upload["href"], json=body).status_code == 400
     assert "actions" in batch(hub, "o/m", content)
 
 
@@ -117,9 +118,9 @@ def test_content_that_is_not_the_announced_is_refused(hub, model, sent):
     """Size and SHA-256 are checked before anything is kept."""
     content = os.urandom(14)
     action = batch(hub, model, content)["actions"]["upload"]
-    assert httpx2.put(action["href"], content=sent).status_code == 400
+    assert patient_http.put(action["href"], content=sent).status_code == 400
     assert "actions" in batch(hub, model, content)
-    assert httpx2.put(action["href"], content=content).status_code == 200
+    assert patient_http.put(action["href"], content=content).status_code == 200
     assert "actions" not in batch(hub, model, content)
 
 
@@ -141,19 +142,19 @@ def test_links_are_signed_and_expire(start_hub):
     address = urlsplit(good)
     for name, value in (("signature", "0" * 64), ("signature", "ü"), ("expires", "99999999999"), ("size", "100"), ("repo", "0" * 32)):
         changed = address._replace(query=urlencode(dict(parse_qsl(address.query)) | {name: value})).geturl()
-        assert httpx2.put(changed, content=b"x" * 99).status_code == 403, name
-    assert httpx2.put(address._replace(query="").geturl(), content=b"x" * 99).status_code == 403
-    assert httpx2.put(good.replace(address.path, "/lfs/content/" + "1" * 64), content=b"x" * 99).status_code == 403
-    assert httpx2.get(good).status_code == 403
-    assert httpx2.put(old.replace(urlsplit(old).netloc, address.netloc), content=b"x" * 99).status_code == 403
-    assert httpx2.put(good, content=b"x" * 99).status_code == 200
+        assert patient_http.put(changed, content=b"x" * 99).status_code == 403, name
+    assert patient_http.put(address._replace(query="").geturl(), content=b"x" * 99).status_code == 403
+    assert patient_http.put(good.replace(address.path, "/lfs/content/" + "1" * 64), content=b"x" * 99).status_code == 403
+    assert patient_http.get(good).status_code == 403
+    assert patient_http.put(old.replace(urlsplit(old).netloc, address.netloc), content=b"x" * 99).status_code == 403
+    assert patient_http.put(good, content=b"x" * 99).status_code == 200
 
 
 def test_git_lfs_can_download_by_signed_link(hub, model):
     """operation=download brings a link that holds by itself; an object of another repo brings an error."""
     hub.api().create_commit(model, [CommitOperationAdd("w.bin", b"w" * 999)], commit_message="x")
     href = batch(hub, model, b"w" * 999, operation="download")["actions"]["download"]["href"]
-    assert httpx2.get(href).content == b"w" * 999
+    assert patient_http.get(href).content == b"w" * 999
     assert batch(hub, model, b"other", operation="download")["error"]["code"] == 404
 
 
@@ -207,7 +208,7 @@ def test_links_lead_the_way_the_caller_came(hub, hub_namespace):
     assert api.create_repo(f"{hub_namespace}/m") == f"{endpoint}/{hub_namespace}/m"
     commit = api.create_commit(f"{hub_namespace}/m", [CommitOperationAdd("w.bin", os.urandom(99))], commit_message="x")
     assert commit.commit_url.startswith(endpoint)
-    answer = httpx2.get(f"{endpoint}/api/models/{hub_namespace}/m/commits/main?limit=1", headers={"Authorization": f"Bearer {hub.token}"})
+    answer = patient_http.get(f"{endpoint}/api/models/{hub_namespace}/m/commits/main?limit=1", headers={"Authorization": f"Bearer {hub.token}"})
     assert answer.links["next"]["url"].startswith(endpoint)
 
 

@@ -7,6 +7,8 @@ import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd
 
+from tests import patient_http
+
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 CARD = (
     "---\nlicense: mit\n---\n# Reviews\n\n| metric | value |\n|---|---|\n| accuracy | 0.82 |\n\n<!-- ours -->made from `datasets/paged/rows@"
@@ -31,7 +33,7 @@ def basic(token: str) -> dict[str, str]:
 
 
 def see(hub: Any, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
-    return httpx2.get(f"{hub.endpoint}{path}", headers=basic(hub.token) if headers is None else headers)
+    return patient_http.get(f"{hub.endpoint}{path}", headers=basic(hub.token) if headers is None else headers)
 
 
 def test_a_repos_page_shows_card_files_and_branches(hub: Any, repo: tuple[str, str]) -> None:
@@ -72,13 +74,13 @@ def test_a_private_page_asks_for_a_token_and_says_nothing(hub: Any, repo: tuple[
 
 def test_a_browsers_password_opens_nothing_but_reading(hub: Any, repo: tuple[str, str]) -> None:
     """A site that makes a browser post to the Hub gets nothing done with the password that the browser remembers."""
-    assert httpx2.get(f"{hub.endpoint}/{repo[0]}/resolve/main/config.json", headers=basic(hub.token)).status_code == 200
-    answer = httpx2.post(f"{hub.endpoint}/api/repos/create", headers=basic(hub.token), json={"name": "stolen", "organization": "paged"})
+    assert patient_http.get(f"{hub.endpoint}/{repo[0]}/resolve/main/config.json", headers=basic(hub.token)).status_code == 200
+    answer = patient_http.post(f"{hub.endpoint}/api/repos/create", headers=basic(hub.token), json={"name": "stolen", "organization": "paged"})
     assert answer.status_code == 401 and not hub.api().repo_exists("paged/stolen")
 
 
 def test_clients_are_answered_as_before(hub: Any, repo: tuple[str, str]) -> None:
     """What doesn't ask for HTML sees no page: unknown paths stay JSON errors with their codes."""
-    plain = httpx2.get(f"{hub.endpoint}/{repo[0]}", headers={"authorization": f"Bearer {hub.token}"})
+    plain = patient_http.get(f"{hub.endpoint}/{repo[0]}", headers={"authorization": f"Bearer {hub.token}"})
     assert plain.status_code == 404 and plain.json()["error"]
-    assert httpx2.post(f"{hub.endpoint}/{repo[0]}", headers=BROWSER).status_code == 404
+    assert patient_http.post(f"{hub.endpoint}/{repo[0]}", headers=BROWSER).status_code == 404

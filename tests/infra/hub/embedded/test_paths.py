@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from infra.hub.embedded.paths import Patterns, checked_name, checked_path, checked_ref_name
 from infra.hub.embedded.refusals import Refusal
+from tests import patient_http
 
 CANARY = "canary-7c1f"
 CLIMBS = [
@@ -74,7 +75,7 @@ def test_repo_names_that_are_refused(hub, name):
     before = sorted((hub.root / "repos").iterdir())
     headers = {"Authorization": f"Bearer {hub.token}"}
     for body in ({"name": name, "organization": "o"}, {"name": "ok", "organization": name if name is not None else "-"}):
-        assert httpx2.post(f"{hub.endpoint}/api/repos/create", json=body, headers=headers).status_code == 400, body
+        assert patient_http.post(f"{hub.endpoint}/api/repos/create", json=body, headers=headers).status_code == 400, body
     assert sorted((hub.root / "repos").iterdir()) == before
 
 
@@ -85,12 +86,12 @@ def test_file_paths_that_are_refused(hub, repo, path):
     """Neither preupload (422) nor commit (400) takes them."""
     auth = {"Authorization": f"Bearer {hub.token}"}
     file = {"path": path, "size": 1, "sample": "YQ=="}
-    assert httpx2.post(f"{hub.endpoint}/api/models/{repo}/preupload/main", json={"files": [file]}, headers=auth).status_code == 422
+    assert patient_http.post(f"{hub.endpoint}/api/models/{repo}/preupload/main", json={"files": [file]}, headers=auth).status_code == 422
     import json
 
     lines = [{"key": "header", "value": {"summary": "x"}}, {"key": "file", "value": {"path": path, "content": "YQ==", "encoding": "base64"}}]
     body = "\n".join(json.dumps(line) for line in lines)
-    assert httpx2.post(f"{hub.endpoint}/api/models/{repo}/commit/main", content=body, headers=auth).status_code == 400
+    assert patient_http.post(f"{hub.endpoint}/api/models/{repo}/commit/main", content=body, headers=auth).status_code == 400
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -157,7 +158,7 @@ JSON = st.recursive(
 def test_no_json_crashes_the_server(hub, repo, body):
     """Any JSON for any writing route is answered with less than 500."""
     headers = {"Authorization": f"Bearer {hub.token}"}
-    with httpx2.Client(headers=headers, base_url=hub.endpoint) as client:
+    with httpx2.Client(headers=headers, base_url=hub.endpoint, timeout=patient_http.SECONDS) as client:
         for method, path in (
             ("POST", f"/api/models/{repo}/preupload/main"),
             ("POST", f"/api/models/{repo}/commit/main"),
@@ -188,9 +189,9 @@ def test_checked_names_stay_inside(text):
 
 def test_only_loopback_names_are_served(hub):
     """A web page that points its own host name at 127.0.0.1 is refused; the socket isn't open to other machines."""
-    assert httpx2.get(f"{hub.endpoint}/api/models", headers={"Host": "evil.example"}).status_code == 403
-    assert httpx2.get(f"{hub.endpoint}/api/models", headers={"Host": "10.89.0.1:7860"}).status_code == 200
-    assert httpx2.get(f"{hub.endpoint}/api/models", headers={"Host": "localhost:1"}).status_code == 200
+    assert patient_http.get(f"{hub.endpoint}/api/models", headers={"Host": "evil.example"}).status_code == 403
+    assert patient_http.get(f"{hub.endpoint}/api/models", headers={"Host": "10.89.0.1:7860"}).status_code == 200
+    assert patient_http.get(f"{hub.endpoint}/api/models", headers={"Host": "localhost:1"}).status_code == 200
     port = httpx2.URL(hub.endpoint).port
     table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert {row[1].split(":")[0] for row in table if row[3] == "0A" and int(row[1].split(":")[1], 16) == port} == {"0100007F"}

@@ -1,9 +1,10 @@
 """Repositories of all three types: create, find, settings, move, delete."""
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RepositoryNotFoundError
+
+from tests import patient_http
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
@@ -64,9 +65,9 @@ def test_moves_leave_a_forwarding_address(hub, hub_namespace):
             old, [CommitOperationAdd(f"{old[-1]}.txt", b"1"), CommitOperationAdd(f"{old[-1]}.bin", old.encode())], commit_message="by the old name"
         )
     assert {"a.txt", "b.txt", "a.bin", "b.bin"} <= {s.rfilename for s in api.model_info(c).siblings}
-    answer = httpx2.get(f"{hub.endpoint}/api/models/{a}", headers={"Authorization": f"Bearer {hub.token}"})
+    answer = patient_http.get(f"{hub.endpoint}/api/models/{a}", headers={"Authorization": f"Bearer {hub.token}"})
     assert (answer.status_code, answer.headers["location"]) == (307, f"/api/models/{c}")
-    assert httpx2.get(f"{hub.endpoint}/api/models/{a}").status_code == 401  # the new name of a private repo is not told
+    assert patient_http.get(f"{hub.endpoint}/api/models/{a}").status_code == 401  # the new name of a private repo is not told
     api.create_repo(a)
     assert api.model_info(a).id == a and api.model_info(b).id == c
     with pytest.raises(HfHubHTTPError) as taken:
@@ -136,14 +137,14 @@ def test_a_card_without_metadata_only_warns(hub, hub_namespace):
 def test_rate_limits(start_hub):
     """When told to, the server answers 429 with the headers from which the client takes its pause, apart for each caller."""
     hub = start_hub(rate_limit=3, rate_window_seconds=40)
-    codes = [httpx2.get(f"{hub.endpoint}/api/whoami-v2", headers={"Authorization": f"Bearer {hub.token}"}) for _ in range(5)]
+    codes = [patient_http.get(f"{hub.endpoint}/api/whoami-v2", headers={"Authorization": f"Bearer {hub.token}"}) for _ in range(5)]
     assert [c.status_code for c in codes] == [200, 200, 200, 429, 429]
     assert codes[0].headers["ratelimit"].startswith('"api";r=2;t=')
     assert codes[4].headers["ratelimit-policy"] == '"fixed window";"api";q=3;w=40'
     assert 0 < int(codes[4].headers["ratelimit"].partition("t=")[2]) <= 40
     with pytest.raises(HfHubHTTPError, match="you have reached your 'api' rate limit"):
         HfApi(hub.endpoint, hub.token).create_repo("o/m")
-    assert httpx2.get(f"{hub.endpoint}/api/models").status_code == 200
+    assert patient_http.get(f"{hub.endpoint}/api/models").status_code == 200
 
 
 def test_a_limited_client_waits_and_goes_on(start_hub):

@@ -5,6 +5,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd
 
 from infra.hub.embedded.process import EmbeddedHub
+from tests import patient_http
 
 TEXT = b"0123456789" * 10
 BIG = bytes(range(256)) * 20_000
@@ -22,7 +23,7 @@ def repo(hub: EmbeddedHub) -> str:
 def http(hub: EmbeddedHub, repo: str):
     """A plain HTTP client on the repo's resolve route."""
     headers = {"Authorization": f"Bearer {hub.token}"}
-    with httpx2.Client(base_url=f"{hub.endpoint}/{repo}/resolve/main/", headers=headers) as client:
+    with httpx2.Client(base_url=f"{hub.endpoint}/{repo}/resolve/main/", headers=headers, timeout=patient_http.SECONDS) as client:
         yield client
 
 
@@ -80,7 +81,7 @@ def test_every_error_has_a_request_id(hub, http):
         assert answer.status_code == 404 and answer.headers["x-request-id"] and answer.json()["error"]
     for path in ("/api/models/x/y", "/api/models/gpt2", "/gpt2/resolve/main/config.json", "/api/models/gpt2/tree/main"):
         assert http.get(hub.endpoint + path).headers["x-error-code"] == "RepoNotFound"
-        assert httpx2.get(hub.endpoint + path).status_code == 401
+        assert patient_http.get(hub.endpoint + path).status_code == 401
 
 
 def test_a_repo_cannot_run_a_page_in_the_hubs_origin(hub, http, repo):

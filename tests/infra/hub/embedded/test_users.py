@@ -1,9 +1,10 @@
 """Who may do what: roles, scopes, organisations, private and gated repos."""
 
-import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from tests import patient_http
 
 USERS = """
 default = "alice"
@@ -65,11 +66,11 @@ def test_a_bad_token_is_401_everywhere(acme):
     """Even for what anybody may read, and in words that the client knows."""
     HfApi(acme.endpoint, "hf_bob_write").create_repo("bob/open")
     for header in ("Bearer hf_wrong", "Bearer", "Basic YTpi", "hf_alice_write", "Bearer hf_alice_write x"):
-        answer = httpx2.get(f"{acme.endpoint}/api/models/bob/open", headers={"Authorization": header})
+        answer = patient_http.get(f"{acme.endpoint}/api/models/bob/open", headers={"Authorization": header})
         assert answer.status_code == 401, header
     with pytest.raises(HfHubHTTPError, match="Invalid user token"):
         HfApi(acme.endpoint, "hf_wrong").whoami()
-    assert httpx2.get(f"{acme.endpoint}/api/whoami-v2").status_code == 401
+    assert patient_http.get(f"{acme.endpoint}/api/whoami-v2").status_code == 401
 
 
 def test_private_repos_do_not_exist_for_others(acme):
@@ -154,15 +155,15 @@ def test_a_hash_is_no_key(acme):
     auth = {"Authorization": "Bearer hf_bob_write"}
     body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": lfs.sha256, "size": lfs.size}]}
     for operation, key in (("upload", "actions"), ("download", "error")):
-        answer = httpx2.post(f"{acme.endpoint}/bob/thief.git/info/lfs/objects/batch", json=body | {"operation": operation}, headers=auth).json()
+        answer = patient_http.post(f"{acme.endpoint}/bob/thief.git/info/lfs/objects/batch", json=body | {"operation": operation}, headers=auth).json()
         assert key in answer["objects"][0]
     lines = '{"key":"header","value":{"summary":"x"}}\n{"key":"lfsFile","value":{"path":"w.bin","algo":"sha256","oid":"OID"}}\n'.replace("OID", lfs.sha256)
-    assert httpx2.post(f"{acme.endpoint}/api/models/bob/thief/commit/main", content=lines, headers=auth).status_code == 400
+    assert patient_http.post(f"{acme.endpoint}/api/models/bob/thief/commit/main", content=lines, headers=auth).status_code == 400
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{lfs.sha256}\nsize {lfs.size}\n".encode()
     assert status(lambda: bob.create_commit("bob/thief", [CommitOperationAdd("p", pointer)], commit_message="x")) == 400
     carol = HfApi(acme.endpoint, "hf_carol_fine")
     lines = lines.replace("w.bin", "again.bin")
-    answer = httpx2.post(f"{acme.endpoint}/api/models/acme/shared/commit/main", content=lines, headers={"Authorization": "Bearer hf_carol_fine"})
+    answer = patient_http.post(f"{acme.endpoint}/api/models/acme/shared/commit/main", content=lines, headers={"Authorization": "Bearer hf_carol_fine"})
     assert answer.status_code == 200 and carol.file_exists("acme/shared", "again.bin")
 
 
