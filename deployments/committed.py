@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 from deployments.words import split_words
 from flows.layers import SERVING, flag_layer, merge, read_config_file, with_paths, with_transform
+from flows.preview_names import PREVIEW, TRAINED, preview_repo
 from infra.actions import ActionsJob
 from infra.errors import BadInput
 from infra.prefect_api import PrefectApi
 
 PATIENCE_SECONDS = 600.0
 OPTIONS = ("repository", "commit", "key")
-PREVIEW, PREVIEW_ROWS = "preview", 200
-TRAINED, TRAINED_LABEL = "trained-preview", "spaceport-train"
+PREVIEW_ROWS = 200
+TRAINED_LABEL = "spaceport-train"
 
 
 class Asked(NamedTuple):
@@ -66,17 +67,27 @@ def read_config(files: Sequence[Path], flags: Mapping[str, str]) -> dict[str, An
     return dict(json.loads(json.dumps(merged, default=str)))
 
 
-def preview_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The same on few rows, on the worker's machine; None where the config names a dataset revision."""
+def preview_of(config: Mapping[str, Any], pull_request: int | None) -> dict[str, Any] | None:
+    """The same trained on few rows, on the worker's machine; None where the config names a dataset revision, whose rows are what they are."""
     if not isinstance(config.get("data"), dict):
         return None
     rows = min(PREVIEW_ROWS, config["data"].get("sample_rows") or PREVIEW_ROWS)
-    return _apart({**config, "data": {**config["data"], "sample_rows": rows}, "target": "process"}, PREVIEW)
+    return _apart({**config, "data": {**config["data"], "sample_rows": rows}, "target": "process"}, PREVIEW, pull_request)
 
 
-def trained_preview_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def trained_preview_of(config: Mapping[str, Any], pull_request: int | None) -> dict[str, Any]:
     """The same on all its rows and on its own target."""
-    return _apart(config, TRAINED)
+    return _apart(config, TRAINED, pull_request)
+
+
+def repo_ids(config: Mapping[str, Any]) -> dict[str, str]:
+    """The repositories of a config that a preview has copies of, by section; what can't be one the server refuses in the config itself."""
+    return {name: str(config[name].get("repo_id")) for name in ("data", "model") if isinstance(config.get(name), dict)}
+
+
+def previews_tag(asked: Asked, job: ActionsJob) -> str:
+    """What the runs of a pull request bear, so that they can be found when it is closed."""
+    return f"pull request {job.repository or asked.repository}#{job.pull_request}"
 
 
 def server(job: ActionsJob) -> PrefectApi:
@@ -86,10 +97,11 @@ def server(job: ActionsJob) -> PrefectApi:
     return PrefectApi(job.prefect_api_url, job.prefect_auth or None, PATIENCE_SECONDS)
 
 
-def _apart(config: Mapping[str, Any], suffix: str) -> dict[str, Any]:
+def _apart(config: Mapping[str, Any], kind: str, pull_request: int | None) -> dict[str, Any]:
     """A preview's config: into repositories of its own, with nothing that serves."""
-    apart = {section: {**config[section], "repo_id": f"{config[section].get('repo_id')}-{suffix}"} for section in ("data", "model") if config.get(section)}
-    name = f"{config.get('name', '')} {suffix}".strip()
+    own = {section: preview_repo(repo_id, kind, pull_request) for section, repo_id in repo_ids(config).items()}
+    apart = {section: {**config[section], "repo_id": repo_id} for section, repo_id in own.items()}
+    name = f"{config.get('name', '')} {kind}".strip()
     return {section: value for section, value in config.items() if section not in SERVING} | apart | {"name": name}
 
 

@@ -7,11 +7,12 @@ from tasks.answers import BACK, LIVE, page, plain
 from tasks.outcomes import HEADLINES
 
 
-def page_of(report: Mapping[str, Any], run: Mapping[str, str] | None, headline: str = "") -> str:
-    """The verdict (or, of a run that only tries something out, a headline in its place), the run, and what the run's own page says."""
+def page_of(report: Mapping[str, Any], run: Mapping[str, str] | None, headline: str = "", note: str = "") -> str:
+    """The verdict (or, of a run that only tries something out, a headline in its place), the run, a note on it, and what the run's own page says."""
     tried = (BACK, LIVE) if headline and report["outcome"] != "planned" else ()
     lines = [f"## {headline or HEADLINES[report['outcome']]}", ""]
     lines += [f"Run: [{plain(run['name'])}]({run['url']})", ""] if run else []
+    lines += [note, ""] if note else []
     return "\n".join([*lines, *page(report, without=tried)]).rstrip() + "\n"
 
 

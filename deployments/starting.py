@@ -6,7 +6,7 @@ from typing import Any
 
 from infra.prefect_api import PrefectApi
 
-PIPELINE, PROPOSAL = "pipeline/process", "proposal/process"
+PIPELINE, PROPOSAL, REMOVE_PREVIEWS = "pipeline/process", "proposal/process", "remove_previews/process"
 BADLY_ENDED = frozenset({"FAILED", "CRASHED", "CANCELLED"})
 
 

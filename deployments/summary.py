@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flows.planning import Plan
     from tasks.check import CheckReport
 
-COLOURS = {"promoted": "green", "rolled back": "green", "unchanged": "green", "started": "green", "planned": "green", "kept": "yellow", "undecided": "yellow"}
+COLOURS = dict.fromkeys(("promoted", "rolled back", "unchanged", "started", "planned", "previewed"), "green") | dict.fromkeys(("kept", "undecided"), "yellow")
 
 
 def print_report(flow_run: Mapping[str, str] | None, report: RunReport) -> None:

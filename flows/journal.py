@@ -20,6 +20,7 @@ STATE_NAMES: dict[RunOutcome, str] = {
     "undecided": "Undecided",
     "unchanged": "Unchanged",
     "planned": "Planned",
+    "previewed": "Previewed",
 }
 
 
@@ -83,6 +84,8 @@ class Journal:
 
     def _way_back(self, outcome: RunOutcome, model: str | None) -> str | None:
         """How to undo what is live now, or to decide otherwise than the gate."""
+        if self.moved == "previewed":  # its candidates lie beside the real repository, and go away with the pull request
+            return None
         if outcome in {"kept", "undecided"} and self.verdict:
             return f"nothing was moved; by your own word the candidate becomes live with `spaceport promote {self.verdict.candidate}`"
         if outcome == "planned" or not model:

@@ -28,15 +28,16 @@ GATE_TRIES = 3  # how often a rival may move the model between gate and promote
 
 
 @flow(name="pipeline", log_prints=False)
-async def pipeline(config: RunConfig, git_commit: str | None = None, repository: str | None = None) -> Any:
+async def pipeline(config: RunConfig, git_commit: str | None = None, repository: str | None = None, preview_of: str | None = None) -> Any:
     """Raw rows → dataset revision → candidate → gate → promoted model → live Space. Each step is done once, and found done ever after.
 
     Args:
         config: Everything about the run.
         git_commit: Filled in by the command and by CI; else leave it. The commit that the run was started from; it is written into what the run publishes.
         repository: Filled in by CI; else leave it. The repository of that commit, if files named by relative paths are to be fetched from there.
+        preview_of: Filled in by CI for a pull request; else leave it. The model repository whose main the candidate is judged against; nothing is promoted.
     """
-    journal = Journal()
+    journal = Journal("previewed", "previewed") if preview_of else Journal()
     try:
         async with attended():
             await called(config.name)
@@ -48,7 +49,7 @@ async def pipeline(config: RunConfig, git_commit: str | None = None, repository:
             candidate = await _candidate(journal, config, dataset, columns, git_commit)
             if config.space:
                 await asyncio.to_thread(check_loadable, candidate, config.space, hub)
-            model = await _promoted(journal, config, dataset, candidate, predictor)
+            model = await _promoted(journal, config, dataset, candidate, predictor, preview_of)
             await _space(journal, config, dataset, model, predictor)
             await _endpoint(journal, config, dataset, model, predictor)
             journal.live = await asyncio.to_thread(what_is_live, config, hub)
@@ -81,12 +82,14 @@ def _sendable(config: RunConfig, model: Repo, hub: HubClient) -> RunConfig:
     return config if config.target == "process" else config.model_copy(update={"train": packed(config.train, model, hub)})
 
 
-async def _promoted(journal: Journal, config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, predictor: Predictor) -> ModelRevision | None:
-    """The promoted candidate; None when it is kept out. A rival that moved the model after the verdict means: gate again."""
+async def _promoted(
+    journal: Journal, config: RunConfig, dataset: DatasetRevision, candidate: ModelRevision, predictor: Predictor, preview_of: str | None
+) -> ModelRevision | None:
+    """The promoted candidate; None when it is kept out, or a preview's. A rival that moved the model after the verdict means: gate again."""
     for attempt in range(1, GATE_TRIES + 1):
-        verdict: GateVerdict = await journal.step("gate", gate_task, candidate, dataset, config.gate, predictor)
+        verdict: GateVerdict = await journal.step("gate", gate_task, candidate, dataset, config.gate, predictor, preview_of)
         journal.decision = verdict.decision
-        if verdict.decision != "promote":
+        if verdict.decision != "promote" or preview_of:
             break
         try:
             promoted: ModelRevision = await journal.step("promote_model", promote_model_task, verdict)

@@ -17,6 +17,14 @@ Report = Mapping[str, Any]
 # GitHub makes links of these inside plain text too; an invisible word joiner breaks them apart.
 _LINKS_ITSELF = re.compile(r"(?<=[@#])|(?<=:)(?=//)|(?<=www)(?=\.)")
 _MARKUP = re.compile(r"([\\`*\[\]<>|#!~$]|(?<!\w)_|_(?!\w))")  # inside a word an underscore means nothing
+_YES, _NO, _UNDECIDED, _WITHIN, _NOT_ASKED = "Yes", "No", "Undecided", "Not worse beyond the margin", "Not asked"
+_IN_A_HEADLINE = {
+    _YES: "better than {}",
+    _NO: "not better than {}",
+    _UNDECIDED: "undecided against {}",
+    _WITHIN: "not worse than {} beyond the margin",
+    _NOT_ASKED: "not asked",
+}
 _CONCLUSION = re.compile(r"[+-]\d\S* \[[^]]*\] in .*? against [\w ]+: ")
 
 
@@ -56,6 +64,26 @@ def failure_lines(error: Mapping[str, Any]) -> list[str]:
     lines += [f"**What was done** · {error['done']}"] if error.get("done") else []
     lines += [f"**What you can do** · {error['you_can']} More: `{on_call_link(error['kind'])}`"] if error.get("you_can") else []
     return [f"{line}\\" for line in lines[:-1]] + lines[-1:]
+
+
+def judged(report: Report) -> str:
+    """The verdict on a candidate in a few words, for a headline; how the run ended where there is none."""
+    verdict = report.get("verdict")
+    if report["outcome"] not in {"previewed", "kept", "undecided"} or not verdict:
+        return str(report["outcome"])
+    other = "what is live" if verdict["production"] else "the trivial baseline"
+    return _IN_A_HEADLINE[_word(verdict["judgement"])].format(other)
+
+
+def judged_against(report: Report, model: str) -> str:
+    """What a candidate was compared with and on how many rows, in a sentence; `model`: the repository that it is to go live in."""
+    verdict = report.get("verdict")
+    if not verdict:
+        return ""
+    rows = f", on {verdict['judgement']['rows']:,} test rows" if verdict["judgement"].get("rows") else ""
+    if verdict["production"]:
+        return f"Judged against what is live, `{verdict['production']}`{rows}."
+    return f"Nothing is live in `{model}` yet, so it was judged against the trivial baseline{rows}."
 
 
 def worse_rows(verdict: Mapping[str, Any]) -> list[str]:
@@ -105,9 +133,9 @@ def _better(report: Report) -> str:
 def _word(judged: Mapping[str, Any]) -> str:
     """A margin lets a candidate pass that may be a little worse: that is not a yes."""
     if judged["decision"] != "promote":
-        return {"keep": "No", "undecided": "Undecided"}[judged["decision"]]
+        return {"keep": _NO, "undecided": _UNDECIDED}[judged["decision"]]
     low = judged.get("low")
-    return "Not asked" if low is None else "Yes" if low > 0 else "Not worse beyond the margin"
+    return _NOT_ASKED if low is None else _YES if low > 0 else _WITHIN
 
 
 def _worse(report: Report) -> str:

@@ -10,13 +10,14 @@ ARTIFACT_KEY, PROGRESS_KEY, TRAINING_RUN_KEY, FAILURE_KEY, PHASES_KEY = "report"
 TRACKER_KEY = "tracker"
 StepName = Literal["check", "data_register", "train_model", "gate", "promote_model", "refresh_space", "refresh_endpoint"]
 StepOutcome = Literal["published", "reused", "done", "skipped", "failed"]
-RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started", "planned"]
+RunOutcome = Literal["promoted", "rolled back", "kept", "undecided", "unchanged", "failed", "cancelled", "unknown", "started", "planned", "previewed"]
 EXIT_CODES: dict[RunOutcome, int] = {
     "promoted": 0,
     "rolled back": 0,
     "unchanged": 0,
     "started": 0,
     "planned": 0,
+    "previewed": 0,
     "failed": 1,
     "cancelled": 1,
     "kept": 2,
@@ -34,6 +35,7 @@ HEADLINES: dict[RunOutcome, str] = {
     "unknown": "Unknown: the server was lost",
     "started": "Started",
     "planned": "Planned: nothing stands in the way, and nothing was changed",
+    "previewed": "Previewed: the gate would let the candidate through; a preview changes nothing that is live",
 }
 NOTHING_TO_DO = "none: everything is there"  # a proposal's commits
 BEGIN, END = "```json\n", "\n```"

@@ -16,7 +16,7 @@ from infra.errors import SpaceportError, failure_of
 from infra.failure_kinds import RESPONSES
 from infra.hub.client import HubClient
 from infra.hub.ledger import Ledger
-from infra.hub.live import read_main
+from infra.hub.live import read_reference
 from infra.hub.promotions import check_still_live
 from infra.hub.step_records import StepRecord
 from infra.revisions import DatasetRevision, ModelRevision, Repo
@@ -105,14 +105,12 @@ async def train_model_task(deployment: str, parameters: dict[str, Any], record: 
 
 
 @_step("gate", retried=True)
-async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: GateConfig, predictor: Predictor) -> Any:
-    """Candidate against production on one test revision."""
+async def gate_task(candidate: ModelRevision, dataset: DatasetRevision, config: GateConfig, predictor: Predictor, preview_of: str | None = None) -> Any:
+    """Candidate against production on one test revision; a preview's against the production of the model repo that it is a preview of."""
     hub = HubClient.from_settings()
 
     def judge() -> tuple[GateVerdict, dict[str, str], bool]:
-        main = read_main(hub, candidate.repo)
-        if main is None:
-            raise SpaceportError(f"{candidate.repo} has no main branch.")
+        main = read_reference(hub, candidate.repo, preview_of)
         split = split_rows(dataset, predictor.columns, hub)
         verdict = gate(candidate, main, split, config, hub, lambda revision: predictor.predict(revision, dataset, hub))
         shown = [] if verdict.repeated else [flip.row_id for flip in verdict.judgement.examples]

@@ -34,9 +34,9 @@ class Predictor(Frozen):
     def predict_rows(self, model: ModelRevision, data: Path, split: str | Path, hub: HubClient) -> Path:
         """The predictions file of a split, or of the rows in a .jsonl file."""
         folder = hub.snapshot(model, ignore=MODEL_IGNORE)
-        work = Settings().work("predict") / model.sha[:16]
-        name = hashlib.sha256(str(split).encode()).hexdigest()[:8]
-        return asyncio.run(predict(folder, data, self.train, self.columns, work, split, work / f"predictions-{name}.jsonl"))
+        asked = hashlib.sha256(f"{data} {split} {self.model_dump_json()}".encode()).hexdigest()[:16]  # runs side by side ask the same live model other things
+        work = Settings().work("predict") / f"{model.sha[:16]}-{asked}"
+        return asyncio.run(predict(folder, data, self.train, self.columns, work, split, work / "predictions.jsonl"))
 
 
 def split_rows(dataset: DatasetRevision, columns: Columns, hub: HubClient) -> SplitRows:

@@ -105,3 +105,9 @@ def test_only_the_trainings_label_starts_anything(checkout: Path, tmp_path: Path
     for labels, head in ((["spaceport-train", "documentation"], OURS), (["spaceport-train"], FORK)):
         code, log = proposed(checkout, tmp_path, "labeled", head, *labels, **variables)
         assert code == 0 and "Main" not in log, log
+
+
+def test_a_closed_fork_starts_nothing(checkout: Path, tmp_path: Path) -> None:
+    """It never had a preview, and its close reads no config again."""
+    code, log = proposed(checkout, tmp_path, "closed", FORK, PREFECT_API_URL="http://127.0.0.1:9/api", SPACEPORT_CONFIGS='["configs/words.toml"]')
+    assert code == 0 and "Main" not in log, log

@@ -123,6 +123,13 @@ class HubClient:
 
         return not self.exists(repo) and self.ask(f"creating {repo}", made)
 
+    def delete(self, repo: Repo) -> bool:
+        """Delete the repo with all that it holds; False when it isn't there."""
+        if not self.exists(repo):
+            return False
+        self.ask(f"deleting {repo}", lambda: self.api.delete_repo(repo.repo_id, repo_type=repo.repo_type, missing_ok=True))
+        return True
+
     def recent_commits(self, repo: Repo, ref: str, limit: int) -> list["Commit"]:
         """The newest commits of a branch or tag, newest first; none when the repo or the ref isn't there. Reads no more pages than it needs."""
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError

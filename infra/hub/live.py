@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from infra.errors import SpaceportError
 from infra.hub.client import HubClient
 from infra.hub.step_records import STEP_FILE, StepRecord
 from infra.revisions import ModelRevision, Repo
@@ -61,6 +62,16 @@ def read_main_at(hub: HubClient, revision: ModelRevision) -> Main:
     )
     blobs = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in tree if isinstance(entry, RepoFile)}
     return Main(revision, record, blobs)
+
+
+def read_reference(hub: HubClient, own: Repo, preview_of: str | None) -> Main:
+    """What a candidate of a repo is judged against: main there; a preview's against main of the real model repo, and against nothing where that isn't there."""
+    main = read_main(hub, own)
+    if main is None:
+        raise SpaceportError(f"{own} has no main branch.")
+    if not preview_of:
+        return main
+    return read_main(hub, Repo(repo_type="model", repo_id=preview_of)) or Main(main.revision, None, {})
 
 
 def promoted_candidate(record: StepRecord | None) -> ModelRevision | None:

@@ -4,13 +4,18 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments import committed, pages, pull_request
+from flows.preview_names import preview_repo
+from flows.remove_previews import preview_repos
 from infra.actions import ActionsJob
 from infra.errors import BadInput
+from infra.revisions import as_repo_id
 from infra.settings import PROJECT
+from tasks import answers
 from tests.github_api.server import TOKEN, running_forge
 
 CONFIG = """
@@ -107,17 +112,48 @@ def test_a_preview_touches_nothing_of_the_real_thing() -> None:
         "space": {"repo_id": "a/s"},
         "endpoint": {"name": "a/live"},
     }
-    found = committed.preview_of(config)
+    found = committed.preview_of(config, 12)
     assert found == {
         "name": "words preview",
         "target": "process",
-        "data": {"repo_id": "a/rows-preview", "sample_rows": 200},
-        "model": {"repo_id": "a/words-preview"},
+        "data": {"repo_id": "a/rows-preview-pr12", "sample_rows": 200},
+        "model": {"repo_id": "a/words-preview-pr12"},
     }
-    assert committed.preview_of({"dataset": "datasets/a/b@c"}) is None
-    trained = committed.trained_preview_of(config)
-    assert (trained["data"], trained["model"]) == ({**config["data"], "repo_id": "a/rows-trained-preview"}, {"repo_id": "a/words-trained-preview"})
+    assert committed.preview_of({"dataset": "datasets/a/b@c"}, 12) is None
+    trained = committed.trained_preview_of(config, 12)
+    assert (trained["data"], trained["model"]) == ({**config["data"], "repo_id": "a/rows-trained-preview-pr12"}, {"repo_id": "a/words-trained-preview-pr12"})
     assert trained["target"] == config["target"] and not set(committed.SERVING) & set(trained)
+
+
+def test_a_previews_name_fits_the_hub_and_is_its_own() -> None:
+    """Two repositories, two pull requests or two kinds never share a preview's repository, also where a name is as long as the Hub allows."""
+    long = "a/" + "w" * 94
+    names = [preview_repo(repo, kind, number) for repo in (long, long[:-1], "a/words") for kind in ("preview", "trained-preview") for number in (1, 12, None)]
+    assert len(set(names)) == len(names) and all(as_repo_id(name) and name.startswith("a/w") for name in names)
+    assert names[-2:] == ["a/words-trained-preview-pr12", "a/words-trained-preview"]
+    assert all("-preview-pr12" in repo.repo_id for repo in preview_repos(12, "a/words", "a/rows")) and len(preview_repos(12, "a/words", None)) == 2
+
+
+JUDGED = {"decision": "promote", "reason": "+0.1 [+0.05, +0.2] in accuracy against production: the whole interval lies above -0.005", "rows": 72, "low": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "judgement", "production", "said"),
+    [
+        ("previewed", {}, "a/words@1", "better than what is live"),
+        ("previewed", {"low": -0.001}, "a/words@1", "not worse than what is live beyond the margin"),
+        ("previewed", {}, None, "better than the trivial baseline"),
+        ("kept", {"decision": "keep"}, "a/words@1", "not better than what is live"),
+        ("undecided", {"decision": "undecided", "low": None}, None, "undecided against the trivial baseline"),
+        ("failed", {}, "a/words@1", "failed"),
+    ],
+)
+def test_a_previews_headline_is_its_verdict(outcome: str, judgement: dict[str, Any], production: str | None, said: str) -> None:
+    """Nobody reads below a headline that says "works": it says better, not better, undecided or failed, and against what."""
+    report = {"outcome": outcome, "verdict": {"candidate": "a/words-preview-pr1@2", "production": production, "judgement": JUDGED | judgement}}
+    assert answers.judged(report) == said
+    told = answers.judged_against(report, "a/words")
+    assert told.endswith(", on 72 test rows.") and ("what is live, `a/words@1`" in told if production else "Nothing is live in `a/words` yet" in told)
 
 
 def test_outputs_are_one_line_each(tmp_path: Path) -> None:

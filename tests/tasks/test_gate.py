@@ -8,11 +8,15 @@ from dataclasses import replace
 import pytest
 
 from infra.errors import BadInput, Cancelled, OutOfMemory, Preempted, Unauthorized, Unhealthy
+from infra.hub.live import read_reference
 from infra.hub.step_records import STEP_FILE
-from infra.revisions import ModelRevision
+from infra.revisions import ModelRevision, Repo
 from tasks.gate import GateConfig, gate, verdict_file
 from tasks.gate_page import headline_gate, render_gate
+from tasks.predictions import read_predictions
 from tasks.promote_model import promote
+from tasks.serving_probe import Predictor
+from tasks.train_model import Columns, PredictConfig, TrainConfig
 
 
 def test_a_first_model_must_beat_the_trivial_baseline(team):
@@ -55,6 +59,31 @@ def test_a_rerun_repeats_the_verdict_and_predicts_nothing(team):
     assert team.train("better", team.wrong_at(range(20))) == candidate.__class__(candidate.revision, "reused", candidate.record)
     head = team.repo.at(commits[0])
     assert team.hub.read_json(head, STEP_FILE) == team.hub.read_json(candidate.revision, STEP_FILE) and team.hub.read_json(head, verdict_file(first.key))
+
+
+ANSWERS = "import os; open(os.environ['SPACEPORT_PREDICTIONS'], 'w').write('{\"row_id\": \"r000\", \"prediction\": \"' + %r + '\"}\\n')"
+
+
+def test_runs_side_by_side_ask_the_same_model_each_for_itself(team, tmp_path, monkeypatch):
+    """A pull request's preview and the night's run ask what is live other things at the same time: neither reads the other's answers."""
+    monkeypatch.setenv("SPACEPORT_HOME", str(tmp_path / "home"))
+    model, files = ModelRevision.parse(str(team.train("live", team.wrong_at(range(80))).revision)), []
+    for says in ("pos", "neg"):
+        (tmp_path / says).mkdir()
+        (tmp_path / says / "say.py").write_text(ANSWERS % says)
+        train = TrainConfig(code=str(tmp_path / says), command=("python", "say.py"), predict=PredictConfig(command=("python", "say.py")), dtype="float32")
+        files.append(Predictor(train=train, columns=Columns()).predict_rows(model, tmp_path, "test", team.hub))
+    assert [read_predictions(file)["r000"].prediction for file in files] == ["pos", "neg"]
+
+
+def test_a_preview_is_judged_against_the_real_repositorys_main_alone(team):
+    """Its own main may hold anything, an earlier preview too: where nothing real is live, the reference is no model at all."""
+    team.make_live(team.train("live", team.wrong_at(range(80))))
+    beside = Repo(repo_type="model", repo_id=f"{team.namespace}/reviews-preview-pr1")
+    team.hub.create(beside, "private")
+    assert read_reference(team.hub, beside, team.repo.repo_id) == team.main == read_reference(team.hub, team.repo, None)
+    nothing = read_reference(team.hub, team.repo, f"{team.namespace}/not-there")
+    assert not nothing.holds_model and nothing.production is None
 
 
 def test_a_verdict_page_says_the_decision_first(team):
