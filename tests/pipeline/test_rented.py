@@ -19,6 +19,7 @@ from infra.compute.phases import IMAGE_LABEL
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import START_LIMIT_LABEL, Watch, conclude
 from infra.compute.rented.following import follow
+from infra.compute.rented.leftovers import SCRIPT_GRACE_SECONDS, end_leftovers
 from infra.compute.rented.machines import EndedByItself, Machine
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 from infra.compute.waiting import see_through
@@ -49,6 +50,9 @@ class Yard:
         if run_id == self.odd:
             raise ValueError("an answer that nobody had foreseen")
         return next((machine for machine in self.machines.values() if machine.run_id == run_id and machine.lives), None)
+
+    def listed(self) -> list[Machine]:
+        return list(self.machines.values())
 
     def look(self, machine_id: str) -> Machine | None:
         self._let_it_happen("look")
@@ -186,6 +190,49 @@ def test_a_run_that_is_cancelled_before_it_had_a_machine_ends_at_once(project: P
     run_id, machine_id = project.run("CANCELLING", created_at=datetime.now(UTC), start_timeout_seconds=60.0)
     project.watch.once()
     assert project.state(run_id)[0] == "CANCELLED" and project.yard.ended == [machine_id]
+
+
+@pytest.mark.parametrize(("states", "ends"), [(("PENDING",), True), (("RUNNING", "SCHEDULED", "PENDING"), True), (("PENDING", "RUNNING"), False)])
+def test_a_machine_that_is_up_and_cant_hear_that_its_run_is_cancelled_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, states: tuple[str, ...], ends: bool
+) -> None:
+    """Its boot hangs, or its image is the wrong one; one whose run has begun in this attempt hears it, and has its time to seal."""
+    run_id, machine_id = project.run(states[0], started=True, start_timeout_seconds=60.0)
+    for state in (*states[1:], "CANCELLING"):
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    assert project.watch.once() == [] and project.yard.ended == []  # it may just be about to begin
+    monkeypatch.setattr("infra.compute.rented.leftovers.UNHEARD_SECONDS", 0.0)
+    assert project.watch.once() == ([run_id] if ends else [])
+    assert project.state(run_id)[0] == ("CANCELLED" if ends else "CANCELLING") and project.yard.ended == ([machine_id] if ends else [])
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETED", "FAILED", "CRASHED"])
+def test_a_machine_that_outlives_its_run_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """After its script's grace and what a last seal takes; not before, not when its run is tried again, and not when this server doesn't know the run."""
+    over, left = project.run("RUNNING", started=True)
+    unbegun, hung = project.run("PENDING", started=True)
+    again, _ = project.run("RUNNING", started=True)
+    busy, _ = project.run("RUNNING", started=True)
+    for run_id in (over, unbegun, again):
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    project.api.set_state(again, "SCHEDULED", "as the test says", force=True)
+    project.yard.machines["m-elsewhere"] = Machine(id="m-elsewhere", run_id=str(uuid.uuid4()), stage="up", lives=True, started=True)
+    assert end_leftovers(project.api, project.yard) == []
+    monkeypatch.setattr("infra.compute.rented.leftovers.UNHEARD_SECONDS", 0.0)
+    assert end_leftovers(project.api, project.yard) == [hung]
+    monkeypatch.setattr("infra.compute.rented.leftovers.SEAL_SECONDS", -SCRIPT_GRACE_SECONDS)
+    assert end_leftovers(project.api, project.yard) == [left] and project.yard.ended == [hung, left]
+    assert project.state(busy)[0] == "RUNNING" and end_leftovers(project.api, project.yard) == []
+
+
+async def test_the_watch_looks_for_machines_that_outlive_their_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever rented one may be gone, and a run that is over is among nobody's open runs."""
+    monkeypatch.setattr("infra.compute.rented.leftovers.UNHEARD_SECONDS", 0.0)
+    run_id, machine_id = project.run("PENDING", started=True)
+    project.api.set_state(run_id, "CANCELLED", "as the test says", force=True)
+    looking = asyncio.create_task(project.watch.forever(0.1))
+    await asyncio.to_thread(eventually, lambda: project.yard.ended == [machine_id])
+    looking.cancel()
 
 
 class Asked:

@@ -7,7 +7,8 @@ from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.compute.phases import IMAGE_LABEL
+from infra.compute.phases import IMAGE_LABEL, last_attempt
+from infra.compute.rented.leftovers import LOOK_SECONDS, end_leftovers, has_had_its_time
 from infra.compute.rented.machines import GONE, NEVER_HAD, SILENT, EndedByItself, Machine, Provider, never_had, silent
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
 from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
@@ -66,10 +67,14 @@ class Watch:
 
     async def forever(self, every_seconds: float = WATCH_SECONDS) -> None:
         """Look again and again; what can't be asked now is asked the next time."""
+        looked_for_leftovers = float("-inf")
         while True:
             await asyncio.sleep(every_seconds)
             try:
                 await asyncio.to_thread(self.once)
+                if time.monotonic() - looked_for_leftovers > LOOK_SECONDS:
+                    await asyncio.to_thread(end_leftovers, self.api, self.provider)
+                    looked_for_leftovers = time.monotonic()
             except SpaceportError as error:
                 _log.warning("%s", error)
             except Exception:  # a watch that has died would leave machines that nobody ends, and nobody would know
@@ -100,6 +105,8 @@ class Watch:
             machine = self._given_up(machine, is_cancelled=state == "CANCELLING")
         elif machine.lives and state == "PENDING":
             machine = self._begun_in_time(machine)
+        elif machine.lives and state == "CANCELLING":
+            machine = self._ended_in_time(machine, run)
         else:
             self._up_since.pop(machine.id, None)
         if machine.lives:
@@ -138,6 +145,13 @@ class Watch:
         self.provider.end(machine.id)
         self._up_since.pop(machine.id)
         return silent(self.provider.noun, machine, up_seconds)
+
+    def _ended_in_time(self, machine: Machine, run: Mapping[str, Any]) -> Machine:
+        """A run that has begun hears that it is cancelled, seals and ends its machine; one that hasn't, in a boot that hangs, hears nothing."""
+        if not has_had_its_time(run, last_attempt(self.api.states_of(str(run["id"])))):
+            return machine
+        self.provider.end(machine.id)
+        return silent(self.provider.noun, machine, age_seconds(run["state"]))
 
 
 def _abandoned_seconds(run: Mapping[str, Any]) -> float:
