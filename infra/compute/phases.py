@@ -41,16 +41,16 @@ class PhaseClock:
         self.begun_at = time.time()
         self.births = _births()
         self.measured: list[Phase] = []
-        self._since = self.begun_at
 
     async def timed(self, name: str, work: Awaitable[T]) -> T:
-        """Await the work as a phase of this name; what lay before it, since the last one, is `resolve`."""
+        """Await the work as a phase of this name, also when it fails; what lay before the first is `resolve`."""
         began = time.time()
         if not self.measured:
-            self.measured.append(Phase(name="resolve", seconds=began - self._since))
-        found = await work
-        self.measured.append(Phase(name=name, seconds=time.time() - began))
-        return found
+            self.measured.append(Phase(name="resolve", seconds=began - self.begun_at))
+        try:
+            return await work
+        finally:
+            self.measured.append(Phase(name=name, seconds=time.time() - began))
 
     def phases(self, states: Sequence[Mapping[str, Any]], image_seconds: float | None = None) -> list[Phase]:
         """All phases; `states` are the run's, oldest first, as the Prefect server has them. The image's time is known to the machine's provider alone."""
