@@ -1,9 +1,12 @@
 """One instance per run, had where there is capacity, whatever answer is lost and however many ask at once. Real boto3, machines that really run."""
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from pydantic import ValidationError
 
 from flows.sweep import main as sweep
@@ -11,7 +14,7 @@ from infra.compute.ec2.candidates import candidates_of
 from infra.compute.ec2.leases import end, list_leased
 from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.renting import Renting
-from infra.compute.ec2.worker import Ec2Variables
+from infra.compute.ec2.worker import Ec2Configuration, Ec2Variables, Ec2Worker
 from infra.errors import BadInput, CapacityError, QuotaExceeded, Unauthorized, UnknownOutcome
 from tests.ec2_cloud import Ec2Cloud
 from tests.eventually import eventually
@@ -187,3 +190,17 @@ def test_a_run_that_nobody_wants_any_more_gets_none(cloud: Ec2Cloud, renting: Ma
     cloud.fault("RunInstances", FULL, times=-1)
     wanted = iter([True, False])
     assert renting().attach_or_start(600, lambda: next(wanted)) is None and cloud.living() == []
+
+
+def test_an_address_that_means_this_machine_is_refused_before_an_instance_elsewhere_is_rented(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would boot, reach nobody, and be paid for until its start limit. A cloud on this machine rents this machine out: there the next fault is said."""
+    monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", "s3://checkpoints/spaceport")
+    worker, run = Ec2Worker(work_pool_name="ec2"), FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="train")
+    chosen = Ec2Configuration(
+        command="true", image="", instance_types=["t3.medium"], markets=["on-demand"], env={"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    )
+    with pytest.raises(BadInput, match="names no image"), temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):
+        worker.rent(instances, run, chosen)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with pytest.raises(BadInput, match=r"PREFECT_API_URL = http://127.0.0.1:4200/api .* rented from https://ec2\.eu-west-1\.amazonaws\.com can't reach"):
+        worker.rent(Instances("eu-west-1", "spaceport"), run, chosen)
