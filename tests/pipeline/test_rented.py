@@ -1,6 +1,7 @@
 """What every rented target shares, on a real Prefect server: the watch gives runs their true state by the provider's word, and prices are the pools'."""
 
 import asyncio
+import io
 import logging
 import re
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from deployments.activity import running_now
+from deployments.following import _Narrator
 from deployments.status import _in_words
 from infra.compute.attach_or_start import Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
@@ -25,9 +27,10 @@ from infra.compute.rented.worker import RentedConfiguration, RentedVariables, Re
 from infra.compute.waiting import see_through
 from infra.errors import BadInput, CapacityError, Evicted, OutOfMemory, Preempted, SpaceportError, Unhealthy
 from infra.hub.client import HubClient
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import WAITS_FOR_LABEL, PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
+from tasks.training_standing import where_it_stands
 from tests.eventually import eventually
 
 POOL = "yard"
@@ -96,6 +99,7 @@ class YardWorker(RentedWorker):
         return self.the_yard
 
     def rent(self, provider: Any, flow_run: Any, configuration: YardConfiguration) -> Machine:
+        self.note_hindrance(str(flow_run.id), "none of the first kind")
         time.sleep(configuration.start_timeout_seconds)
         raise CapacityError("none of what the pool names is to be had.")
 
@@ -332,6 +336,7 @@ async def test_no_capacity_anywhere_is_said_at_the_start_limit(project: Project,
             took = time.monotonic() - began
             looking.cancel()
     assert [state["type"] for state in project.api.states_of(run_id)] == ["SCHEDULED", "PENDING", "FAILED"]
+    assert project.api.read_run(run_id)["labels"][WAITS_FOR_LABEL] == "none of the first kind"  # said while the worker looked
     assert project.state(run_id)[1] == "capacity: none of what the pool names is to be had." and limit <= took < limit + 60
 
 
@@ -429,6 +434,32 @@ async def test_a_machine_that_was_taken_away_is_replaced_at_once(
         waiting = asyncio.create_task(see_through(project.api, Child(run_id=run_id, url="", started=False), pace=0.0))
         await asyncio.to_thread(eventually, lambda: project.state(run_id) == ("SCHEDULED", f"{kind}: try 2"), 15)
         waiting.cancel()
+
+
+def test_what_keeps_a_machine_is_said_while_one_waits(project: Project) -> None:
+    """By whoever tells where the run stands, and once for each change in its log; no more when the machine is had, and never as its stage's bare name."""
+    run_id, machine_id = project.run("PENDING", stage="pending", said="pending")
+
+    def told(**changes: Any) -> str:
+        project.yard.machines[machine_id] = project.yard.machines[machine_id].model_copy(update=changes)
+        assert [project.watch.once() for _ in range(2)] == [[], []]
+        return re.sub(r"\d+ s", "N s", str(where_it_stands(project.api, run_id)))
+
+    assert told() == "on yard: waiting for a machine, N s"
+    assert told(said="0/3 nodes:\n3 Insufficient nvidia.com/gpu") == "on yard: waiting for a machine, N s: 0/3 nodes: 3 Insufficient nvidia.com/gpu"
+    assert told(said="no such image") == "on yard: waiting for a machine, N s: no such image"
+    assert told(started=True) == "on yard: waiting for a machine, N s"
+    lines = [line["message"].rpartition(f"{machine_id}: ")[2] for line in project.api.logs([run_id])]
+    assert lines == ["0/3 nodes: 3 Insufficient nvidia.com/gpu", "no such image"]
+
+
+def test_a_follower_says_what_keeps_a_machine_on_a_line_of_its_own(project: Project) -> None:
+    """Once for each change: the line that is written over is cut at the terminal's width, which a scheduler's reason exceeds."""
+    output = io.StringIO()
+    narrator = _Narrator(project.api, project.run("RUNNING")[0], output)
+    for said in ("", "no gpu", "no gpu", "no node", ""):
+        narrator._say_hindrance(said)
+    assert [line.split(maxsplit=1)[1] for line in output.getvalue().splitlines()] == ["waiting for a machine: no gpu", "waiting for a machine: no node"]
 
 
 def test_what_an_image_took_is_noted_on_the_run(project: Project) -> None:

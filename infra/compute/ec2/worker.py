@@ -101,7 +101,7 @@ class Ec2Worker(RentedWorker):
         say = self.get_flow_run_logger(flow_run).info
         say("candidates: %s; on demand, %s", "; ".join(map(str, candidates)), configuration.costs)
         request = configuration.request(provider, order, list(secrets))
-        renting = Renting(provider, order.run_id, order.attempt, candidates, request, say)
+        renting = Renting(provider, order.run_id, order.attempt, candidates, request, say, note=partial(self.note_hindrance, order.run_id))
         machine = renting.attach_or_start(configuration.start_timeout_seconds, partial(_is_wanted, order.run_id, self.renting[order.run_id]))
         if machine is None:
             raise Cancelled("cancelled while it waited for an EC2 instance.")

@@ -11,7 +11,7 @@ from infra.compute.phases import IMAGE_LABEL, last_attempt
 from infra.compute.rented.leftovers import LOOK_SECONDS, end_leftovers, has_had_its_time
 from infra.compute.rented.machines import GONE, NEVER_HAD, SILENT, EndedByItself, Machine, Provider, never_had, silent
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
-from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
+from infra.prefect_api import FINAL_STATES, WAITS_FOR_LABEL, PrefectApi, age_seconds
 
 WATCH_SECONDS: Final = 10.0
 SETTLE_SECONDS = 5.0  # a run that ended well has said so itself, or is about to
@@ -20,6 +20,7 @@ STARTING_SECONDS: Final = 60.0  # from a worker's taking a run to its machine's 
 START_LIMIT_LABEL: Final = "spaceport.start_limit_seconds"  # on the run, by the worker that looks for a machine
 ABANDONED_SECONDS = 600.0  # where nobody noted a limit, longer than a worker looks for a machine: after that it has died over it
 ABANDONED_SLACK_SECONDS = 300.0  # beyond a limit that is noted: the last walk may begin just before it
+HINDRANCE_LENGTH: Final = 300  # of a provider's words, in a line that people read while they wait
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -109,6 +110,7 @@ class Watch:
             machine = self._ended_in_time(machine, run)
         else:
             self._up_since.pop(machine.id, None)
+        self._note_hindrance(machine, run)
         if machine.lives:
             self._missing.pop(run_id, None)
             self._note_image(machine)
@@ -127,6 +129,16 @@ class Watch:
         if machine.image_seconds is not None and (noted := (machine.id, machine.image_seconds)) not in self._noted:
             self.api.label_run(machine.run_id, {IMAGE_LABEL: machine.image_seconds})
             self._noted.add(noted)
+
+    def _note_hindrance(self, machine: Machine, run: Mapping[str, Any]) -> None:
+        """What keeps a machine from being had, as often as it changes: people who wait for it see it on the run's page, long before the start limit."""
+        waits = machine.lives and not machine.started and machine.said != machine.stage
+        said = " ".join((machine.said or "").split())[:HINDRANCE_LENGTH] if waits else ""
+        if said == ((run.get("labels") or {}).get(WAITS_FOR_LABEL) or ""):
+            return
+        self.api.label_run(str(run["id"]), {WAITS_FOR_LABEL: said})
+        if said:
+            self.api.log(str(run["id"]), f"waiting for {self.provider.noun} {machine.id}: {said}")
 
     def _given_up(self, machine: Machine, *, is_cancelled: bool) -> Machine:
         """A machine that was never had is ended when its run is cancelled, since nothing in it can hear that, or when its time is up."""

@@ -55,10 +55,14 @@ def test_the_next_candidate_is_had_where_the_first_has_no_capacity(cloud: Ec2Clo
 
 
 def test_no_capacity_anywhere_names_all_that_was_tried(cloud: Ec2Cloud, renting: Make) -> None:
-    """After the start limit: kind capacity, with types, markets and AWS's own words, in their order; nothing was started."""
+    """After the start limit: kind capacity, with types, markets and AWS's own words, in their order, noted while one waits; nothing was started."""
     cloud.fault("RunInstances", FULL, times=-1)
+    noted: list[str] = []
+    walks = renting("p5.48xlarge", "g5.xlarge", markets=("spot", "on-demand"))
+    walks.note = noted.append
     with pytest.raises(CapacityError, match=rf"p5\.48xlarge spot \({FULL}\), p5\.48xlarge on-demand \({FULL}\), g5\.xlarge spot .*") as caught:
-        renting("p5.48xlarge", "g5.xlarge", markets=("spot", "on-demand")).attach_or_start(0.5)
+        walks.attach_or_start(0.5)
+    assert noted and noted[0].startswith(f"no capacity: p5.48xlarge spot ({FULL}), ")
     assert "within " in str(caught.value) and cloud.living() == []
 
 
