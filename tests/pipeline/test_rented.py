@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from infra.hub.client import HubClient
 from infra.prefect_api import WAITS_FOR_LABEL, PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
+from tasks.training.spent import spent_so_far, store_of
 from tasks.training_standing import where_it_stands
 from tests.eventually import eventually
 
@@ -491,6 +493,28 @@ def test_a_price_is_the_deployments_the_pools_or_the_providers(spaceport: Any, p
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(BadInput, match=r"train.max_usd = 5 can't be held: nobody says what target kubernetes costs. Give its work pool usd_per_hour"):
         check_price("kubernetes", 5.0, hub)
+
+
+def test_what_a_failed_training_has_taken_is_told_in_time_and_dollars(
+    project: Project, spaceport: Any, prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All attempts and machines, at the target's price; without a price in time alone, and nothing is made up where no record is to be had."""
+    from huggingface_hub import HfApi
+
+    hub, deployment = HubClient(HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))), prefect.deployment_id("train_model/hf-jobs")
+    monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", str(tmp_path))
+    for _ in range(2):
+        store_of("acme/failed", "a" * 64).take().spend(900.0, is_last=True)
+    prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {"usd_per_hour": 7.5}})
+    try:
+        with on_the_server(project, spaceport, monkeypatch):
+            priced, unpriced, unknown = [
+                spent_so_far("acme/failed", key, on, 2, hub) for key, on in (("a" * 64, "hf-jobs"), ("a" * 64, "nowhere"), ("b" * 64, "hf-jobs"))
+            ]
+    finally:
+        prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
+    assert priced == {"training so far": "30.0 min, 7.50 USD, all attempts together"}
+    assert unpriced == {"training so far": "30.0 min, all attempts together"} and unknown == {}
 
 
 def test_a_running_sum_is_told_while_it_runs(project: Project) -> None:
