@@ -4,6 +4,7 @@ Standard library only: CI's runner has nothing else. A report is the plain JSON 
 """
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -84,6 +85,7 @@ class _Narrator:
         self.shown = ""
         self.stands: str | None = None
         self.stands_since = float("-inf")
+        self.hindrance = ""
 
     def tell(self, run: Any) -> None:
         """Say which steps ended, and where the one that runs stands."""
@@ -121,7 +123,14 @@ class _Narrator:
             found = RUN_ID.search(str(links[0]["data"])) if links else None
             self.stands = where_it_stands(self.api, found.group(1)) if found else None
             self.stands_since = time.monotonic()
+            self._say_hindrance((self.stands or "").partition(" s: ")[2])
         return self.stands
+
+    def _say_hindrance(self, said: str) -> None:
+        """What keeps a training's machine, as often as it changes, on a line that stays: it is too long for the one that is written over."""
+        if said and said != self.hindrance:
+            self._line(f"{'train_model':<16} waiting for a machine: {said}")
+        self.hindrance = said
 
     def _line(self, text: str) -> None:
         self.close()
@@ -134,8 +143,8 @@ class _Narrator:
 
     def _progress(self, text: str) -> None:
         if self.live:
-            self.output.write(f"\r\x1b[2K  {text}")
+            self.shown = text[: shutil.get_terminal_size().columns - 3]  # one that wraps can't be written over
+            self.output.write(f"\r\x1b[2K  {self.shown}")
             self.output.flush()
-            self.shown = text
         elif self._is_due():
             self._line(text)

@@ -45,7 +45,8 @@ class Journal:
         try:
             state: State[Ended] = await shell(*arguments, return_state=True, wait_for=self.before)
             ended = await state.aresult()
-        except BaseException:
+        except BaseException as error:
+            self.cost |= getattr(error, "cost", {})
             self._note(StepReport(name=name, outcome="failed", seconds=round(time.monotonic() - started, 2)))
             raise
         self._note(StepReport(name=name, outcome=ended.outcome, revision=ended.revision, key=ended.key, seconds=round(time.monotonic() - started, 2)))

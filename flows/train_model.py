@@ -44,7 +44,7 @@ async def train_model(config: RunConfig, dataset: str, expected_key: str | None 
     except Exception as error:
         if isinstance(error, Superseded) and error.by == own_run_id():
             raise Abort(str(error)) from None  # a newer process of this very run works on: how the run ends is its to say
-        await show_failure(error)
+        await asyncio.gather(show_failure(error), show_phases(clock, own_run_id()), return_exceptions=True)  # a page hides no failure
         return Cancelled(message=described(error)) if isinstance(error, CancelledByAPerson) else Failed(message=described(error))
     return Completed(message=str(candidate))
 

@@ -18,6 +18,7 @@
 A message says what is wrong, which value, and what to do next, in one line.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from infra.failure_kinds import RESPONSES, FailureKind, Response
@@ -30,6 +31,7 @@ class SpaceportError(Exception):
 
     kind: ClassVar[FailureKind] = "bug"
     tries: int = 1  # how often the work was tried before this was believed
+    cost: Mapping[str, str] = {}  # what the work had cost until then, where that is known
 
     @property
     def response(self) -> Response:

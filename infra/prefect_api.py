@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from infra.errors import BadInput, Conflict, SpaceportError, Unauthorized, Unhealthy
@@ -31,6 +31,7 @@ BUSY_PAUSE_SECONDS, BUSY_PATIENCE = (0.05, 0.3), 10  # a pause lies between thes
 LATE_REPORT_SECONDS, SETTLE_POLL_SECONDS = 30.0, 0.3
 CANCELLED_BY_WORKER = "Flow run was cancelled successfully."  # the process worker's last word on a run that was cancelled (Prefect 3.9.1, 2026-11)
 PROCESS_POOL = "process"
+WAITS_FOR_LABEL = "spaceport.waits_for"  # on a run that waits for a rented machine: what its provider says keeps it; empty where nothing does
 FINAL_STATES = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
 
 _INVALID = re.compile(
@@ -196,6 +197,11 @@ class PrefectApi:
     def label_run(self, run_id: str, labels: Mapping[str, str | float]) -> None:
         """Add labels to a run, in place of those of the same names; other labels stay."""
         self.call("PATCH", f"/flow_runs/{run_id}/labels", dict(labels))
+
+    def log(self, run_id: str, text: str) -> None:
+        """A line in a run's log, by somebody who isn't the run."""
+        told = {"name": "spaceport", "level": 20, "message": text, "timestamp": datetime.now(UTC).isoformat(), "flow_run_id": run_id}
+        self.call("POST", "/logs/", [told])
 
     def crash_task_run(self, task_run_id: str, message: str) -> None:
         """Close a task run whose process is gone."""

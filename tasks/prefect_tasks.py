@@ -37,6 +37,7 @@ from tasks.refresh_space import ProbeRow, SpaceConfig, refresh_space, space_reco
 from tasks.report import Ended, RunReport, render_report
 from tasks.serving_probe import Predictor, probe_rows, split_rows, texts_of
 from tasks.showing import show_markdown
+from tasks.training.spent import spent_so_far
 from tasks.training_child import trained_by_a_child
 
 MOST_RETRIES = 1 + max(len(response.pauses_seconds) for response in RESPONSES.values())
@@ -93,7 +94,12 @@ async def train_model_task(deployment: str, parameters: dict[str, Any], record: 
     found = await asyncio.to_thread(ledger.find, model, record.key)
     outcome: StepOutcome = "reused" if found else "published"
     if not found:
-        child = await trained_by_a_child(ledger, deployment, parameters, record, model)
+        try:
+            child = await trained_by_a_child(ledger, deployment, parameters, record, model)
+        except SpaceportError as error:
+            target, nodes = deployment.partition("/")[2], parameters["config"]["train"]["nodes"]
+            error.cost = await asyncio.to_thread(spent_so_far, model.repo_id, record.key, target, nodes, ledger.hub)
+            raise
         found = await asyncio.to_thread(ledger.find, model, record.key)
         if not found:
             raise SpaceportError(f"{child.url} completed, but {model} has no candidate {record.key[:12]}. Does its worker use another HF_ENDPOINT?")

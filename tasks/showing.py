@@ -33,11 +33,11 @@ async def show_failure(error: BaseException) -> None:
 
 
 async def show_phases(clock: PhaseClock, run_id: str | None) -> None:
-    """Where this run's time went, from when it was due."""
+    """Where this run's time went, from when it was due to its end, or to where it failed."""
     if run_id is None:
         return
-    api = PrefectApi.from_settings(patience_seconds=0)
     try:
+        api = PrefectApi.from_settings(patience_seconds=0)
         states = await asyncio.to_thread(api.states_of, run_id)
         image = (await asyncio.to_thread(api.read_run, run_id))["labels"].get(IMAGE_LABEL)
     except SpaceportError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from infra.prefect_api import FINAL_STATES, PROCESS_POOL, PrefectApi, age_seconds
+from infra.prefect_api import FINAL_STATES, PROCESS_POOL, WAITS_FOR_LABEL, PrefectApi, age_seconds
 from tasks.outcomes import PROGRESS_KEY
 
 TRAIN_TASK = "train"
@@ -16,11 +16,11 @@ AT_WORK: Mapping[str, str] = {
 
 
 def where_it_stands(api: PrefectApi, run_id: str) -> str | None:
-    """`on kubernetes: waiting for a machine, 40 s`, or `on process: step 40 of 125, loss 0.513, 12 s left`; None when it has ended."""
+    """`on kubernetes: waiting for a machine, 40 s: Insufficient nvidia.com/gpu`, or `on process: step 40 of 125, 12 s left`; None when it has ended."""
     run = api.read_run(run_id)
     if run["state"]["type"] in FINAL_STATES:
         return None
-    told = _progress(api, run) if run["state"]["type"] == "RUNNING" else f"{waits_for(run)}, {max(age_seconds(run['state']), 0):.0f} s"
+    told = _progress(api, run) if run["state"]["type"] == "RUNNING" else f"{waits_for(run)}, {max(age_seconds(run['state']), 0):.0f} s{_hindrance(run)}"
     return f"on {run['work_pool_name']}: {told}" if run["work_pool_name"] else told
 
 
@@ -31,6 +31,12 @@ def waits_for(run: Mapping[str, Any]) -> str:
         return "starting" if run["work_pool_name"] == PROCESS_POOL else "waiting for a machine"
     words = {"AwaitingRetry": "waiting to be tried again", "AwaitingConcurrencySlot": "waiting for a free slot"}
     return words.get(state["name"], "waiting for a worker" if state["type"] == "SCHEDULED" else str(state["name"]).lower())
+
+
+def _hindrance(run: Mapping[str, Any]) -> str:
+    """What keeps the machine that a run waits for, by its provider's word."""
+    said = str((run.get("labels") or {}).get(WAITS_FOR_LABEL) or "") if run["state"]["type"] == "PENDING" else ""
+    return f": {said}" if said else ""
 
 
 def _progress(api: PrefectApi, run: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """The `@task` shells inside a training run: inputs, training, candidate."""
 
 import asyncio
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from infra.hub.step_records import StepRecord
 from infra.prefect_api import PrefectApi
 from infra.revisions import DatasetRevision, Frozen, ModelRevision, Repo
 from infra.settings import Settings
-from infra.storage.checkpoints import Attempt, CheckpointStore, open_store
+from infra.storage.checkpoints import Attempt, CheckpointStore
 from tasks.candidates.events import publish_events
 from tasks.candidates.receipt import Receipt, this_machine, train_rows
 from tasks.publish_candidate import ModelConfig, Provenance, publish_candidate
@@ -31,6 +30,7 @@ from tasks.train_model import Columns, Together, TrainConfig, TrainedModel, assi
 from tasks.training.baseline import measure_baseline
 from tasks.training.page import headline_training, render_training
 from tasks.training.progress import ProgressDisplay
+from tasks.training.spent import store_of
 from tasks.training_child import own_run_id
 from tasks.training_gang import other_machines
 
@@ -56,9 +56,8 @@ class TrainingJob(Frozen):
 
     @property
     def store(self) -> CheckpointStore:
-        """Where this work's checkpoints outlive its machine; the same work for another Hub or repository has another place."""
-        place = hashlib.sha256(f"{Settings().endpoint}\n{self.model.repo_id}".encode()).hexdigest()
-        return open_store(Settings().checkpoints_uri, f"{self.record.key[:32]}-{place[:8]}")
+        """Where this work's checkpoints outlive its machine."""
+        return store_of(self.model.repo_id, self.record.key)
 
 
 class Inputs(Frozen):

@@ -41,20 +41,20 @@ class PhaseClock:
         self.begun_at = time.time()
         self.births = _births()
         self.measured: list[Phase] = []
-        self._since = self.begun_at
 
     async def timed(self, name: str, work: Awaitable[T]) -> T:
-        """Await the work as a phase of this name; what lay before it, since the last one, is `resolve`."""
+        """Await the work as a phase of this name, also when it fails; what lay before the first is `resolve`."""
         began = time.time()
         if not self.measured:
-            self.measured.append(Phase(name="resolve", seconds=began - self._since))
-        found = await work
-        self.measured.append(Phase(name=name, seconds=time.time() - began))
-        return found
+            self.measured.append(Phase(name="resolve", seconds=began - self.begun_at))
+        try:
+            return await work
+        finally:
+            self.measured.append(Phase(name=name, seconds=time.time() - began))
 
     def phases(self, states: Sequence[Mapping[str, Any]], image_seconds: float | None = None) -> list[Phase]:
         """All phases; `states` are the run's, oldest first, as the Prefect server has them. The image's time is known to the machine's provider alone."""
-        attempt = _last_attempt(states)
+        attempt = last_attempt(states)
         due, taken = _moment(attempt, "SCHEDULED"), _moment(attempt, "PENDING")
         born_at = min((birth for birth in self.births if birth > (taken or 0.0)), default=self.births[0])
         without_machine = max(born_at - taken, 0.0) if taken else 0.0
@@ -79,6 +79,12 @@ def headline(phases: Sequence[Phase]) -> str:
     return ", ".join(f"{phase.name} {phase.seconds:.1f} s" for phase in phases)
 
 
+def last_attempt(states: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """From the last time that the run was due."""
+    due = [place for place, state in enumerate(states) if state["type"] == "SCHEDULED"]
+    return states[due[-1] :] if due else states
+
+
 def _births() -> list[float]:
     """When this process was born, and before it those that it descends from in the same interpreter: in a pod the first of them is the container's start."""
     own = psutil.Process()
@@ -86,12 +92,6 @@ def _births() -> list[float]:
     with contextlib.suppress(psutil.Error):
         found += [parent.create_time() for parent in own.parents() if parent.exe() == own.exe()]
     return found
-
-
-def _last_attempt(states: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """From the last time that the run was due."""
-    due = [place for place, state in enumerate(states) if state["type"] == "SCHEDULED"]
-    return states[due[-1] :] if due else states
 
 
 def _moment(states: Sequence[Mapping[str, Any]], state_type: str) -> float | None:

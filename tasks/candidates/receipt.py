@@ -35,12 +35,12 @@ class Receipt(Frozen):
         """What it cost, and what kills took; of a training that was found done, what wasn't paid again."""
         if reused:
             kept_seconds = self.earlier_seconds - (self.earlier_seconds if self.lost_seconds is None else self.lost_seconds)
-            return {"saved by reuse": f"{_minutes(self.seconds + kept_seconds)} of training{self._price(self.seconds + kept_seconds)}"}
-        cost = {"training": f"{_minutes(self.seconds)}{self._price(self.seconds)}{f' on {self.machine}' if self.machine else ''}"}
+            return {"saved by reuse": f"{in_minutes(self.seconds + kept_seconds)} of training{self._price(self.seconds + kept_seconds)}"}
+        cost = {"training": f"{in_minutes(self.seconds)}{self._price(self.seconds)}{f' on {self.machine}' if self.machine else ''}"}
         if self.attempts > 1:
-            cost["attempts before"] = f"{self.attempts - 1}, {_minutes(self.earlier_seconds)}{self._price(self.earlier_seconds)}"
+            cost["attempts before"] = f"{self.attempts - 1}, {in_minutes(self.earlier_seconds)}{self._price(self.earlier_seconds)}"
         if self.lost_seconds:
-            cost["lost of that"] = f"{_minutes(self.lost_seconds)}{self._price(self.lost_seconds)}"
+            cost["lost of that"] = f"{in_minutes(self.lost_seconds)}{self._price(self.lost_seconds)}"
         return cost
 
     def _price(self, seconds: float) -> str:
@@ -52,7 +52,8 @@ class Receipt(Frozen):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
-def _minutes(seconds: float) -> str:
+def in_minutes(seconds: float) -> str:
+    """`42 s`, or `12.3 min`."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import itertools
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ OTHERS: Mapping[str, str] = {
     "docker": "wants a Docker daemon",
     "aws": "wants an account at AWS",
     "sudo": "createuser and createdb of a PostgreSQL server that isn't everywhere: tests/prefect_database.py makes one where it is",
+    "jq": "jq's own",
+    "rm": "the system's own",
     "git": "git's own",
     "gh": "GitHub's own: tests/pipeline/test_ci.py runs pipeline.yml with the event that it sends",
     "torchrun": "torch's own: tests/tasks/recipes starts it",
@@ -133,6 +136,20 @@ def _prefect(words: list[str]) -> str | None:
     return None
 
 
+def _terraform(words: list[str]) -> str | None:
+    """The module is there; it has the variables and outputs that are named, and no variable without a default is left out of an apply."""
+    folder = PROJECT / next((word.partition("=")[2] for word in words if word.startswith("-chdir=")), "")
+    if not (folder / "variables.tf").is_file():
+        return f"{folder} is no module"
+    variables = dict(re.findall(r'^variable "(\w+)" {(.*?)^}', (folder / "variables.tf").read_text(), re.MULTILINE | re.DOTALL))
+    outputs = re.findall(r'^output "(\w+)"', (folder / "outputs.tf").read_text(), re.MULTILINE)
+    given = {after.partition("=")[0] for word, after in itertools.pairwise(words) if word == "-var"}
+    needed = {name for name, said in variables.items() if "default" not in said} if "apply" in words else set()
+    asked = {words[-1].rstrip(")")} if "output" in words else set()
+    wrong = [*(given - variables.keys()), *(needed - given), *(asked - set(outputs))]
+    return f"{', '.join(wrong)}: no variable or output of the module, or a variable that is needed" if wrong else None
+
+
 def _pytest(words: list[str]) -> str | None:
     paths = [word for word in words if word.startswith("tests/") and not exists(word)]
     return f"{', '.join(paths)} is not there" if paths else None
@@ -166,4 +183,5 @@ READERS: Mapping[str, Callable[[list[str]], Any]] = {
     "prefect": _prefect,
     "pytest": _pytest,
     "hf": _hf,
+    "terraform": _terraform,
 }

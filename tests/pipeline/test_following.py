@@ -1,6 +1,7 @@
 """A run is followed: where its training stands is said while one waits, and Ctrl-C leaves a run that can be followed again."""
 
 import io
+import re
 import shlex
 import signal
 import subprocess
@@ -54,6 +55,18 @@ def test_a_training_that_waits_says_where_and_for_what(spaceport: Any, work: Any
     words = ["waiting for a worker", "waiting for a machine", "waiting to be tried again"]
     assert [line.rpartition(", ")[0] for line in said[:3]] == [f"on hf-jobs: {word}" for word in words] and said[3] == "on hf-jobs: starting"
     assert where_it_stands(work.api, run) is None
+
+
+def test_a_training_that_fails_says_where_its_time_went_and_what_it_took(spaceport: Any, work: Any) -> None:
+    """Its page has the failure, as its state has, and the phases up to it; the pipeline's report has what all attempts took."""
+    (work.folder / "script.py").write_text("import sys, time\ntime.sleep(1)\nsys.exit('the script gives up')\n")
+    report = work.follow("fails")
+    (child,) = work.children()
+    assert report["outcome"] == "failed" and child["state"]["type"] == "FAILED" and "the script gives up" in child["state"]["message"]
+    (phases,) = work.api.artifacts(child["id"], "phases")
+    assert [phase.rpartition(" ")[0].rpartition(" ")[0] for phase in phases["description"].split(", ")][-3:] == ["resolve", "data", "training"]
+    assert work.api.artifacts(child["id"], "failure")
+    assert re.fullmatch(r"[1-9]\d* s, all attempts together", report["cost"]["training so far"])
 
 
 def test_the_follower_and_the_page_say_where_the_training_stands(work: Any) -> None:

@@ -1,7 +1,7 @@
 """Training on rented Hugging Face Jobs: the same as on this machine, and true whatever dies. On the embedded Hub, which really runs Jobs."""
 
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,17 @@ def jobs(hub_api: Any) -> Callable[..., list[Any]]:
     """Our Jobs, newest first, of all stages or some."""
     namespace = hub_api.whoami()["name"]
     return lambda *stages: [job for job in hub_api.list_jobs(status=list(stages) or None, namespace=namespace) if RUN_LABEL in job.labels]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(hub_api: Any, jobs: Callable[..., list[Any]]) -> Iterator[None]:
+    """By the provider's own list a test leaves no Job; one that is left is ended here, so that the next test isn't blamed for it."""
+    yield
+    try:
+        eventually(lambda: jobs("RUNNING", "SCHEDULING") == [], 60)  # one that has done its work may take a moment to end
+    finally:
+        for job in jobs("RUNNING", "SCHEDULING"):
+            hub_api.cancel_job(job_id=job.id, namespace=job.owner.name)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What every rented target shares, on a real Prefect server: the watch gives runs their true state by the provider's word, and prices are the pools'."""
 
 import asyncio
+import io
 import logging
 import re
 import time
@@ -9,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.activity import running_now
+from deployments.following import _Narrator
 from deployments.status import _in_words
 from infra.compute.attach_or_start import STARTED_AGAIN, Child, attach_or_start
 from infra.compute.phases import IMAGE_LABEL
@@ -21,15 +24,18 @@ from infra.compute.pools import check_pool
 from infra.compute.prices import check_price, usd_per_hour
 from infra.compute.rented.ending import START_LIMIT_LABEL, Watch, conclude
 from infra.compute.rented.following import follow
+from infra.compute.rented.leftovers import SCRIPT_GRACE_SECONDS, end_leftovers
 from infra.compute.rented.machines import EndedByItself, Machine
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 from infra.compute.waiting import see_through
 from infra.errors import BadInput, CapacityError, Evicted, OutOfMemory, Preempted, SpaceportError, Unhealthy
 from infra.hub.client import HubClient
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import WAITS_FOR_LABEL, PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
+from tasks.training.spent import spent_so_far, store_of
 from tasks.training_gang import other_machines
+from tasks.training_standing import where_it_stands
 from tests.eventually import eventually, eventually_async
 from tests.faults.line import Call, Line, Traffic
 
@@ -53,6 +59,9 @@ class Yard:
         if run_id == self.odd:
             raise ValueError("an answer that nobody had foreseen")
         return next((machine for machine in self.machines.values() if machine.run_id == run_id and machine.lives), None)
+
+    def listed(self) -> list[Machine]:
+        return list(self.machines.values())
 
     def look(self, machine_id: str) -> Machine | None:
         self._let_it_happen("look")
@@ -99,6 +108,7 @@ class YardWorker(RentedWorker):
         return self.the_yard
 
     def rent(self, provider: Any, flow_run: Any, configuration: YardConfiguration) -> Machine:
+        self.note_hindrance(str(flow_run.id), "none of the first kind")
         time.sleep(configuration.start_timeout_seconds)
         raise CapacityError("none of what the pool names is to be had.")
 
@@ -193,6 +203,49 @@ def test_a_run_that_is_cancelled_before_it_had_a_machine_ends_at_once(project: P
     run_id, machine_id = project.run("CANCELLING", created_at=datetime.now(UTC), start_timeout_seconds=60.0)
     project.watch.once()
     assert project.state(run_id)[0] == "CANCELLED" and project.yard.ended == [machine_id]
+
+
+@pytest.mark.parametrize(("states", "ends"), [(("PENDING",), True), (("RUNNING", "SCHEDULED", "PENDING"), True), (("PENDING", "RUNNING"), False)])
+def test_a_machine_that_is_up_and_cant_hear_that_its_run_is_cancelled_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, states: tuple[str, ...], ends: bool
+) -> None:
+    """Its boot hangs, or its image is the wrong one; one whose run has begun in this attempt hears it, and has its time to seal."""
+    run_id, machine_id = project.run(states[0], started=True, start_timeout_seconds=60.0)
+    for state in (*states[1:], "CANCELLING"):
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    assert project.watch.once() == [] and project.yard.ended == []  # it may just be about to begin
+    monkeypatch.setattr("infra.compute.rented.leftovers.UNHEARD_SECONDS", 0.0)
+    assert project.watch.once() == ([run_id] if ends else [])
+    assert project.state(run_id)[0] == ("CANCELLED" if ends else "CANCELLING") and project.yard.ended == ([machine_id] if ends else [])
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETED", "FAILED", "CRASHED"])
+def test_a_machine_that_outlives_its_run_is_ended(project: Project, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """After its script's grace and what a last seal takes; not before, not when its run is tried again, and not when this server doesn't know the run."""
+    over, left = project.run("RUNNING", started=True)
+    unbegun, hung = project.run("PENDING", started=True)
+    again, _ = project.run("RUNNING", started=True)
+    busy, _ = project.run("RUNNING", started=True)
+    for run_id in (over, unbegun, again):
+        project.api.set_state(run_id, state, "as the test says", force=True)
+    project.api.set_state(again, "SCHEDULED", "as the test says", force=True)
+    project.yard.machines["m-elsewhere"] = Machine(id="m-elsewhere", run_id=str(uuid.uuid4()), stage="up", lives=True, started=True)
+    assert end_leftovers(project.api, project.yard) == []
+    monkeypatch.setattr("infra.compute.rented.leftovers.UNHEARD_SECONDS", 0.0)
+    assert end_leftovers(project.api, project.yard) == [hung]
+    monkeypatch.setattr("infra.compute.rented.leftovers.SEAL_SECONDS", -SCRIPT_GRACE_SECONDS)
+    assert end_leftovers(project.api, project.yard) == [left] and project.yard.ended == [hung, left]
+    assert project.state(busy)[0] == "RUNNING" and end_leftovers(project.api, project.yard) == []
+
+
+async def test_the_watch_looks_for_machines_that_outlive_their_runs(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever rented one may be gone, and a run that is over is among nobody's open runs."""
+    monkeypatch.setattr("infra.compute.rented.leftovers.UNHEARD_SECONDS", 0.0)
+    run_id, machine_id = project.run("PENDING", started=True)
+    project.api.set_state(run_id, "CANCELLED", "as the test says", force=True)
+    looking = asyncio.create_task(project.watch.forever(0.1))
+    await asyncio.to_thread(eventually, lambda: project.yard.ended == [machine_id])
+    looking.cancel()
 
 
 class Asked:
@@ -335,6 +388,7 @@ async def test_no_capacity_anywhere_is_said_at_the_start_limit(project: Project,
             took = time.monotonic() - began
             looking.cancel()
     assert [state["type"] for state in project.api.states_of(run_id)] == ["SCHEDULED", "PENDING", "FAILED"]
+    assert project.api.read_run(run_id)["labels"][WAITS_FOR_LABEL] == "none of the first kind"  # said while the worker looked
     assert project.state(run_id)[1] == "capacity: none of what the pool names is to be had." and limit <= took < limit + 60
 
 
@@ -453,6 +507,32 @@ async def test_a_machine_that_was_taken_away_is_replaced_at_once(
         waiting.cancel()
 
 
+def test_what_keeps_a_machine_is_said_while_one_waits(project: Project) -> None:
+    """By whoever tells where the run stands, and once for each change in its log; no more when the machine is had, and never as its stage's bare name."""
+    run_id, machine_id = project.run("PENDING", stage="pending", said="pending")
+
+    def told(**changes: Any) -> str:
+        project.yard.machines[machine_id] = project.yard.machines[machine_id].model_copy(update=changes)
+        assert [project.watch.once() for _ in range(2)] == [[], []]
+        return re.sub(r"\d+ s", "N s", str(where_it_stands(project.api, run_id)))
+
+    assert told() == "on yard: waiting for a machine, N s"
+    assert told(said="0/3 nodes:\n3 Insufficient nvidia.com/gpu") == "on yard: waiting for a machine, N s: 0/3 nodes: 3 Insufficient nvidia.com/gpu"
+    assert told(said="no such image") == "on yard: waiting for a machine, N s: no such image"
+    assert told(started=True) == "on yard: waiting for a machine, N s"
+    lines = [line["message"].rpartition(f"{machine_id}: ")[2] for line in project.api.logs([run_id])]
+    assert lines == ["0/3 nodes: 3 Insufficient nvidia.com/gpu", "no such image"]
+
+
+def test_a_follower_says_what_keeps_a_machine_on_a_line_of_its_own(project: Project) -> None:
+    """Once for each change: the line that is written over is cut at the terminal's width, which a scheduler's reason exceeds."""
+    output = io.StringIO()
+    narrator = _Narrator(project.api, project.run("RUNNING")[0], output)
+    for said in ("", "no gpu", "no gpu", "no node", ""):
+        narrator._say_hindrance(said)
+    assert [line.split(maxsplit=1)[1] for line in output.getvalue().splitlines()] == ["waiting for a machine: no gpu", "waiting for a machine: no node"]
+
+
 def test_what_an_image_took_is_noted_on_the_run(project: Project) -> None:
     """Once for each start: the machine itself can't know it, and the run's page tells it from the machine's own time."""
     run_id, machine_id = project.run("RUNNING", started=True)
@@ -496,6 +576,28 @@ def test_a_target_that_nobody_serves_is_said_by_check(prefect: PrefectApi, space
         prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": False})
     with pytest.raises(BadInput, match="make deploy"):
         check_pool("nowhere")
+
+
+def test_what_a_failed_training_has_taken_is_told_in_time_and_dollars(
+    project: Project, spaceport: Any, prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All attempts and machines, at the target's price; without a price in time alone, and nothing is made up where no record is to be had."""
+    from huggingface_hub import HfApi
+
+    hub, deployment = HubClient(HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))), prefect.deployment_id("train_model/hf-jobs")
+    monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", str(tmp_path))
+    for _ in range(2):
+        store_of("acme/failed", "a" * 64).take().spend(900.0, is_last=True)
+    prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {"usd_per_hour": 7.5}})
+    try:
+        with on_the_server(project, spaceport, monkeypatch):
+            priced, unpriced, unknown = [
+                spent_so_far("acme/failed", key, on, 2, hub) for key, on in (("a" * 64, "hf-jobs"), ("a" * 64, "nowhere"), ("b" * 64, "hf-jobs"))
+            ]
+    finally:
+        prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
+    assert priced == {"training so far": "30.0 min, 7.50 USD, all attempts together"}
+    assert unpriced == {"training so far": "30.0 min, all attempts together"} and unknown == {}
 
 
 def test_a_running_sum_is_told_while_it_runs(project: Project) -> None:

@@ -43,6 +43,11 @@ class Instances:
             raise BadInput("SPACEPORT_EC2_REGION is not set, so no machines are rented from EC2. Set it for the worker, and for whatever runs the sweep.")
         return cls(settings.ec2_region, settings.ec2_owner)
 
+    @property
+    def endpoint(self) -> str:
+        """The address at which EC2 is asked: that of the region, else of AWS_ENDPOINT_URL."""
+        return str(self._client().meta.endpoint_url)
+
     def living(self, run_id: str, attempt: int = 0) -> Machine | None:
         """The instance of a flow run that can be attached to."""
         return attachable(self.listed(ATTACHABLE, run_id), attempt, self.end)

@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 
 class Renting:
-    """What one attempt of a run asks for; `request` is what all candidates share."""
+    """What one attempt of a run asks for; `request` is what all candidates share, `note` is told what kept a whole walk from having any."""
 
     def __init__(
         self,
@@ -29,9 +29,10 @@ class Renting:
         request: Mapping[str, Any],
         say: Say,
         between_walks_seconds: float = BETWEEN_WALKS_SECONDS,
+        note: Say = lambda hindrance: None,
     ) -> None:
         self.instances, self.run_id, self.attempt = instances, run_id, attempt
-        self.candidates, self.request, self.say, self.between_walks_seconds = candidates, request, say, between_walks_seconds
+        self.candidates, self.request, self.say, self.note, self.between_walks_seconds = candidates, request, say, note, between_walks_seconds
 
     def attach_or_start(self, timeout_seconds: float, is_wanted: Callable[[], bool] = lambda: True) -> Machine | None:
         """The run's living instance, or a new one; walks again and again until the time is over. None when nobody wants it any more."""
@@ -52,6 +53,7 @@ class Renting:
                 raise CapacityError(
                     f"no EC2 instance was to be had within {timeout_seconds:.0f} s. Tried, in this order: {tried}. Name other types or zones, or wait."
                 )
+            self.note(f"no capacity: {tried}")
             self.say(f"no capacity: {tried}; walking again in {self.between_walks_seconds:.0f} s")
             time.sleep(self.between_walks_seconds)
         return None

@@ -13,6 +13,7 @@ from infra.compute.ec2.renting import Renting
 from infra.compute.ec2.user_data import BACKSTOP_SECONDS, user_data
 from infra.compute.rented.checkpoints import store_uri
 from infra.compute.rented.machines import Machine, Order
+from infra.compute.rented.reachable import check_reachable
 from infra.compute.rented.worker import RentedConfiguration, RentedVariables, RentedWorker
 from infra.errors import BadInput, Cancelled, SpaceportError
 from infra.hub.client import HubClient
@@ -95,11 +96,12 @@ class Ec2Worker(RentedWorker):
     def rent(self, provider: Instances, flow_run: FlowRun, configuration: Ec2Configuration) -> Machine:
         """The run's instance, had by walking the pool's candidates in their order."""
         order, secrets = configuration.order(flow_run, _defaults(provider), dearest(configuration.instance_types, configuration.prices))
+        check_reachable(provider.endpoint, order.environment)
         candidates = candidates_of(configuration.instance_types, configuration.zones, configuration.markets)
         say = self.get_flow_run_logger(flow_run).info
         say("candidates: %s; on demand, %s", "; ".join(map(str, candidates)), configuration.costs)
         request = configuration.request(provider, order, list(secrets))
-        renting = Renting(provider, order.run_id, order.attempt, candidates, request, say)
+        renting = Renting(provider, order.run_id, order.attempt, candidates, request, say, note=partial(self.note_hindrance, order.run_id))
         machine = renting.attach_or_start(configuration.start_timeout_seconds, partial(_is_wanted, order.run_id, self.renting[order.run_id]))
         if machine is None:
             raise Cancelled("cancelled while it waited for an EC2 instance.")

@@ -7,10 +7,11 @@ from collections.abc import Container, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from infra.compute.phases import IMAGE_LABEL
+from infra.compute.phases import IMAGE_LABEL, last_attempt
+from infra.compute.rented.leftovers import LOOK_SECONDS, end_leftovers, has_had_its_time
 from infra.compute.rented.machines import GONE, NEVER_HAD, SILENT, EndedByItself, Machine, Provider, never_had, silent
 from infra.errors import BadInput, CapacityError, Preempted, SpaceportError, described
-from infra.prefect_api import FINAL_STATES, PrefectApi, age_seconds
+from infra.prefect_api import FINAL_STATES, WAITS_FOR_LABEL, PrefectApi, age_seconds
 
 WATCH_SECONDS: Final = 10.0
 SETTLE_SECONDS = 5.0  # a run that ended well has said so itself, or is about to
@@ -19,6 +20,7 @@ STARTING_SECONDS: Final = 60.0  # from a worker's taking a run to its machine's 
 START_LIMIT_LABEL: Final = "spaceport.start_limit_seconds"  # on the run, by the worker that looks for a machine
 ABANDONED_SECONDS = 600.0  # where nobody noted a limit, longer than a worker looks for a machine: after that it has died over it
 ABANDONED_SLACK_SECONDS = 300.0  # beyond a limit that is noted: the last walk may begin just before it
+HINDRANCE_LENGTH: Final = 300  # of a provider's words, in a line that people read while they wait
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -66,10 +68,14 @@ class Watch:
 
     async def forever(self, every_seconds: float = WATCH_SECONDS) -> None:
         """Look again and again; what can't be asked now is asked the next time."""
+        looked_for_leftovers = float("-inf")
         while True:
             await asyncio.sleep(every_seconds)
             try:
                 await asyncio.to_thread(self.once)
+                if time.monotonic() - looked_for_leftovers > LOOK_SECONDS:
+                    await asyncio.to_thread(end_leftovers, self.api, self.provider)
+                    looked_for_leftovers = time.monotonic()
             except SpaceportError as error:
                 _log.warning("%s", error)
             except Exception:  # a watch that has died would leave machines that nobody ends, and nobody would know
@@ -100,8 +106,11 @@ class Watch:
             machine = self._given_up(machine, is_cancelled=state == "CANCELLING")
         elif machine.lives and state == "PENDING":
             machine = self._begun_in_time(machine)
+        elif machine.lives and state == "CANCELLING":
+            machine = self._ended_in_time(machine, run)
         else:
             self._up_since.pop(machine.id, None)
+        self._note_hindrance(machine, run)
         if machine.lives:
             self._missing.pop(run_id, None)
             self._note_image(machine)
@@ -121,6 +130,16 @@ class Watch:
             self.api.label_run(machine.run_id, {IMAGE_LABEL: machine.image_seconds})
             self._noted.add(noted)
 
+    def _note_hindrance(self, machine: Machine, run: Mapping[str, Any]) -> None:
+        """What keeps a machine from being had, as often as it changes: people who wait for it see it on the run's page, long before the start limit."""
+        waits = machine.lives and not machine.started and machine.said != machine.stage
+        said = " ".join((machine.said or "").split())[:HINDRANCE_LENGTH] if waits else ""
+        if said == ((run.get("labels") or {}).get(WAITS_FOR_LABEL) or ""):
+            return
+        self.api.label_run(str(run["id"]), {WAITS_FOR_LABEL: said})
+        if said:
+            self.api.log(str(run["id"]), f"waiting for {self.provider.noun} {machine.id}: {said}")
+
     def _given_up(self, machine: Machine, *, is_cancelled: bool) -> Machine:
         """A machine that was never had is ended when its run is cancelled, since nothing in it can hear that, or when its time is up."""
         waited = (datetime.now(UTC) - machine.created_at).total_seconds() if machine.created_at else 0.0
@@ -138,6 +157,13 @@ class Watch:
         self.provider.end(machine.id)
         self._up_since.pop(machine.id)
         return silent(self.provider.noun, machine, up_seconds)
+
+    def _ended_in_time(self, machine: Machine, run: Mapping[str, Any]) -> Machine:
+        """A run that has begun hears that it is cancelled, seals and ends its machine; one that hasn't, in a boot that hangs, hears nothing."""
+        if not has_had_its_time(run, last_attempt(self.api.states_of(str(run["id"])))):
+            return machine
+        self.provider.end(machine.id)
+        return silent(self.provider.noun, machine, age_seconds(run["state"]))
 
 
 def _abandoned_seconds(run: Mapping[str, Any]) -> float:

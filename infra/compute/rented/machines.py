@@ -56,6 +56,9 @@ class Provider(Protocol):
     def living(self, run_id: str) -> Machine | None:
         """The machine of a flow run that still lives; of several, one, and the others are ended."""
 
+    def listed(self) -> list[Machine]:
+        """Every machine of ours, whichever run's; some of them may have ended."""
+
     def look(self, machine_id: str) -> Machine | None:
         """A machine as it is now; None when the provider knows none of that id."""
 

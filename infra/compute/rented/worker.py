@@ -8,6 +8,7 @@ import asyncio
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import anyio.abc
@@ -17,12 +18,12 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 from pydantic import Field
 
 from infra.compute.rented.budget import budget_seconds
-from infra.compute.rented.ending import START_LIMIT_LABEL, WATCH_SECONDS, Watch, conclude, refuse
+from infra.compute.rented.ending import HINDRANCE_LENGTH, START_LIMIT_LABEL, WATCH_SECONDS, Watch, conclude, refuse
 from infra.compute.rented.following import follow
 from infra.compute.rented.machines import Machine, Order, Provider, step_key
 from infra.compute.rented.secrets import parted
 from infra.errors import BadInput, SpaceportError
-from infra.prefect_api import PrefectApi
+from infra.prefect_api import WAITS_FOR_LABEL, PrefectApi
 
 COMMAND = "python -m infra.compute.process.engine"
 SECRETS = ["HF_TOKEN", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
@@ -94,6 +95,11 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
     def rent(self, provider: Any, flow_run: FlowRun, configuration: Any) -> Machine:
         """The run's living machine, or a new one."""
 
+    def note_hindrance(self, run_id: str, said: str) -> None:
+        """What keeps a machine from being had, while there is none yet that the watch could ask about; told to whoever waits for the run."""
+        with suppress(SpaceportError):  # no reason to stop looking for one
+            PrefectApi.from_settings().label_run(run_id, {WAITS_FOR_LABEL: said[:HINDRANCE_LENGTH]})
+
     async def setup(self) -> None:
         """Besides what every worker does: watch the machines that another worker, or this one before a restart, had started."""
         await super().setup()
@@ -139,7 +145,7 @@ class RentedWorker(BaseWorker[RentedConfiguration, RentedVariables, RentedResult
     def _begun(self, api: PrefectApi, run_id: str, configuration: RentedConfiguration) -> str:
         """Note that a machine is looked for from now on; the id of the run's state."""
         api.note_machine(run_id, "")  # an earlier attempt's would be looked at, and is gone
-        api.label_run(run_id, {START_LIMIT_LABEL: configuration.start_timeout_seconds})
+        api.label_run(run_id, {START_LIMIT_LABEL: configuration.start_timeout_seconds, WAITS_FOR_LABEL: ""})
         return str(api.read_run(run_id)["state"]["id"])
 
     async def _watch(self) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from infra.compute.phases import PhaseClock, headline, render
+from infra.errors import BadInput
 
 NOW = datetime.now(UTC)
 
@@ -26,6 +27,20 @@ async def test_phases_follow_one_another() -> None:
     assert list(seconds) == ["queued", "machine", "start", "resolve", "data"]
     assert (seconds["queued"], seconds["machine"], seconds["start"]) == pytest.approx((5, 10, 3), abs=0.01) and seconds["data"] >= 0.02
     assert headline(found).startswith("queued 5.0 s, machine 10.0 s, start 3.0 s") and "| machine | 10.0 | a worker had taken it" in render(found)
+
+
+async def test_a_phase_that_fails_is_told_too() -> None:
+    """A training that gives up has taken its time, and what came before it as well."""
+    clock = PhaseClock()
+
+    async def gives_up() -> None:
+        await asyncio.sleep(0.02)
+        raise BadInput("the script gives up")
+
+    await clock.timed("data", asyncio.sleep(0))
+    with pytest.raises(BadInput, match="gives up"):
+        await clock.timed("training", gives_up())
+    assert [phase.name for phase in clock.measured] == ["resolve", "data", "training"] and clock.measured[-1].seconds >= 0.02
 
 
 def test_a_slow_image_is_told_from_a_slow_machine() -> None:

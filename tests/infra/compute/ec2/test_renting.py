@@ -1,9 +1,12 @@
 """One instance per run, had where there is capacity, whatever answer is lost and however many ask at once. Real boto3, machines that really run."""
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from pydantic import ValidationError
 
 from flows.sweep import main as sweep
@@ -11,7 +14,7 @@ from infra.compute.ec2.candidates import candidates_of
 from infra.compute.ec2.leases import end, list_leased
 from infra.compute.ec2.machines import Instances
 from infra.compute.ec2.renting import Renting
-from infra.compute.ec2.worker import Ec2Variables
+from infra.compute.ec2.worker import Ec2Configuration, Ec2Variables, Ec2Worker
 from infra.errors import BadInput, CapacityError, QuotaExceeded, Unauthorized, UnknownOutcome
 from tests.ec2_cloud import Ec2Cloud
 from tests.eventually import eventually
@@ -52,10 +55,14 @@ def test_the_next_candidate_is_had_where_the_first_has_no_capacity(cloud: Ec2Clo
 
 
 def test_no_capacity_anywhere_names_all_that_was_tried(cloud: Ec2Cloud, renting: Make) -> None:
-    """After the start limit: kind capacity, with types, markets and AWS's own words, in their order; nothing was started."""
+    """After the start limit: kind capacity, with types, markets and AWS's own words, in their order, noted while one waits; nothing was started."""
     cloud.fault("RunInstances", FULL, times=-1)
+    noted: list[str] = []
+    walks = renting("p5.48xlarge", "g5.xlarge", markets=("spot", "on-demand"))
+    walks.note = noted.append
     with pytest.raises(CapacityError, match=rf"p5\.48xlarge spot \({FULL}\), p5\.48xlarge on-demand \({FULL}\), g5\.xlarge spot .*") as caught:
-        renting("p5.48xlarge", "g5.xlarge", markets=("spot", "on-demand")).attach_or_start(0.5)
+        walks.attach_or_start(0.5)
+    assert noted and noted[0].startswith(f"no capacity: p5.48xlarge spot ({FULL}), ")
     assert "within " in str(caught.value) and cloud.living() == []
 
 
@@ -188,3 +195,17 @@ def test_a_run_that_nobody_wants_any_more_gets_none(cloud: Ec2Cloud, renting: Ma
     cloud.fault("RunInstances", FULL, times=-1)
     wanted = iter([True, False])
     assert renting().attach_or_start(600, lambda: next(wanted)) is None and cloud.living() == []
+
+
+def test_an_address_that_means_this_machine_is_refused_before_an_instance_elsewhere_is_rented(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would boot, reach nobody, and be paid for until its start limit. A cloud on this machine rents this machine out: there the next fault is said."""
+    monkeypatch.setenv("SPACEPORT_CHECKPOINT_STORE", "s3://checkpoints/spaceport")
+    worker, run = Ec2Worker(work_pool_name="ec2"), FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="train")
+    chosen = Ec2Configuration(
+        command="true", image="", instance_types=["t3.medium"], markets=["on-demand"], env={"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    )
+    with pytest.raises(BadInput, match="names no image"), temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}):
+        worker.rent(instances, run, chosen)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with pytest.raises(BadInput, match=r"PREFECT_API_URL = http://127.0.0.1:4200/api .* rented from https://ec2\.eu-west-1\.amazonaws\.com can't reach"):
+        worker.rent(Instances("eu-west-1", "spaceport"), run, chosen)
