@@ -269,7 +269,9 @@ class Work:
 
     def start(self, key: str) -> str:
         """Start a pipeline run and leave it; its id."""
-        return str(self.spaceport("run", str(self.config), "--detach", "--key", f"{self.name}-{key}")[1]["flow_run"]["id"])
+        _, report, said = self.spaceport("run", str(self.config), "--detach", "--key", f"{self.name}-{key}")
+        assert report["flow_run"], said
+        return str(report["flow_run"]["id"])
 
     def follow(self, key: str) -> dict[str, Any]:
         """Follow the run of a key to its end; its report."""
@@ -354,7 +356,7 @@ class Work:
 @pytest.fixture
 def work(spaceport: Spaceport, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Work]:
     """A config of its own whose training waits for `go`, and nothing of it left running."""
-    found = Work(spaceport, tmp_path, f"work-{request.node.name.replace('_', '-')[5:40].strip('-')}")
+    found = Work(spaceport, tmp_path, f"work-{re.sub(r'[^a-zA-Z0-9]+', '-', request.node.name)[5:45].strip('-')}")
     yield found
     found.go()
 

@@ -25,9 +25,9 @@ from infra.hub.exchange import ExchangedToken
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.revisions import Repo
 from infra.settings import PROJECT
-from tests.eventually import eventually
+from tests.eventually import eventually, within
 from tests.kubernetes_cluster.cluster import NAMESPACE, RealCluster, real_cluster
-from tests.pipeline.conftest import Work, no_space, same_bytes_in_two_processes
+from tests.pipeline.conftest import SLOW_MACHINE_SECONDS, Work, no_space, same_bytes_in_two_processes
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim, kill_container, log_lines
 
 TARGET = "kubernetes"
@@ -406,8 +406,10 @@ def test_worker_and_watch_serve_as_pods_with_no_more_rights_than_the_manifests_g
     def ends(name: str) -> dict[str, Any]:
         config = load_run_config([no_space(project, f"acme/{name}")], {"target": TARGET})  # not by the command, which starts a worker here
         run = prefect.create_run("pipeline/process", {"config": config.model_dump(mode="json")}, idempotency_key=name)
-        eventually(lambda: prefect.read_run(run["id"])["state"]["type"] in FINAL_STATES)
-        return dict(prefect.read_run(run["id"])["state"])
+        within(SLOW_MACHINE_SECONDS, lambda: prefect.read_run(run["id"])["state"]["type"] in FINAL_STATES)
+        state = dict(prefect.read_run(run["id"])["state"])
+        assert state["type"] in FINAL_STATES, cluster.kubectl("logs", "deployment/spaceport-worker", "--all-containers", "--tail=100", check=False)
+        return state
 
     assert ends("from-inside")["type"] == "COMPLETED"
     served_from_inside.variables(image="localhost/nobody/has:this", start_timeout_seconds=15)
@@ -424,7 +426,8 @@ def test_a_run_cancelled_before_its_pod_started_ends_at_once(stuck: Stuck) -> No
 
     def waits() -> Any:
         found = stuck.prefect.find_runs(tag="spaceport", states=["PENDING"])
-        return next((run for run in found if run["name"].startswith("train-") and run["infrastructure_pid"]), None)
+        ours = [run for run in found if run["name"].startswith("train-") and run["parameters"]["config"]["model"]["repo_id"] == "acme/cancelled-early"]
+        return next((run for run in ours if run["infrastructure_pid"]), None)
 
     child = eventually(waits)
     stuck.prefect.cancel_run(str(run))

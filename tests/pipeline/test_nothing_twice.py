@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import psutil
 import pytest
 
+from infra.compute.process.engine import SOCKET_VARIABLE
 from infra.compute.process.reconcile import UNSTARTED, UNSTARTED_TRIES, reconcile, reschedule_unstarted
 from infra.prefect_api import CANCELLED_BY_WORKER, PrefectApi
 from tests.eventually import eventually
 from tests.faults.line import Call, Line, Traffic
+from tests.pipeline.conftest import WAITING_SCRIPT
+from tests.pipeline.kill_matrix import log_lines
 
 
 def retry(work: Any, run_id: str) -> None:
@@ -129,6 +133,41 @@ def test_a_death_that_nobody_could_report_is_found_out(spaceport: Any, work: Any
         worker.resume()
     work.go()
     assert work.ends(child) == "COMPLETED"
+
+
+@pytest.fixture(params=["forked", "alone"])
+def started(request: pytest.FixtureRequest, work: Any) -> Iterator[None]:
+    """Runs are forked from the process that has imported everything, as on the local stack, or start alone, as where a team's worker has none."""
+    if request.param == "forked":
+        yield
+        return
+    deployments = [work.api.deployment_id(f"{flow}/process") for flow in ("pipeline", "train_model")]
+    before = [work.api.call("GET", f"/deployments/{deployment}")["job_variables"] for deployment in deployments]
+    for deployment, variables in zip(deployments, before, strict=True):
+        work.api.call("PATCH", f"/deployments/{deployment}", {"job_variables": variables | {"env": {SOCKET_VARIABLE: ""}}})
+    yield
+    for deployment, variables in zip(deployments, before, strict=True):
+        work.api.call("PATCH", f"/deployments/{deployment}", {"job_variables": variables})
+
+
+@pytest.mark.usefixtures("started")
+def test_runs_outlive_their_worker(work: Any) -> None:
+    """kill -9 of the worker while pipeline and training run: nobody hears their words any more, and still neither is Crashed; both come to their end."""
+    (work.folder / "script.py").write_text(
+        WAITING_SCRIPT.replace("        time.sleep(0.05)\n", "        time.sleep(0.2)\n        print('waiting', flush=True)\n")
+    )
+    run = work.start("a")
+    eventually(lambda: work.waits(run) and work.starts)
+    child = work.children()[0]["id"]
+
+    work.daemon("worker").kill()
+    before = len(log_lines(work.api, child))
+    eventually(lambda: len(log_lines(work.api, child)) > before + 20)
+    assert (work.state(run), work.state(child)) == ("RUNNING", "RUNNING")
+    work.go()
+    assert work.ends(child) == "COMPLETED" and work.ends(run) == "COMPLETED"
+    assert [state["type"] for found in (run, child) for state in work.api.states_of(found)].count("RUNNING") == 2
+    assert work.follow("a")["outcome"] == "promoted" and len(work.starts) == 1
 
 
 def test_a_run_whose_worker_died_before_it_began_is_begun(spaceport: Any, work: Any) -> None:

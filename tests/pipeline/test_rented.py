@@ -448,6 +448,21 @@ def test_an_end_that_two_notice_is_said_once(project: Project, asked: str, later
     assert project.state(run_id) == (later[-1], "as its follower says")
 
 
+def test_a_run_that_is_tried_again_while_the_watch_looks_at_others_keeps_its_machine(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was cancelled when the list was made; while another run was concluded a person has retried it, and its new machine waits to be had."""
+    monkeypatch.setattr("infra.compute.rented.ending.STALE_SECONDS", 0.0)
+    retried, machine_id = project.run("CANCELLING", created_at=datetime.now(UTC))
+    project.run("RUNNING", stage="taken", lives=False)  # the newest is looked at first
+
+    def elsewhere() -> None:
+        for state in ("CANCELLED", "SCHEDULED", "PENDING"):
+            project.api.set_state(retried, state, "as a person says", force=True)
+
+    project.yard.meanwhile["last_lines"] = elsewhere
+    assert retried not in project.watch.once()
+    assert project.state(retried)[0] == "PENDING" and machine_id in project.yard.machines
+
+
 async def test_a_machine_that_cant_be_ended_at_its_start_limit_is_ended_the_next_time(project: Project) -> None:
     """One lost answer leaves no machine that waits, and costs, until its lease."""
     machine = Machine(id="m-1", run_id="", stage="waits", lives=True)
@@ -568,12 +583,10 @@ def test_a_target_that_nobody_serves_is_said_by_check(prefect: PrefectApi, space
     """Before a training waits for a worker for ever: none, a pool that somebody paused, a pool that isn't there; a served one is said, too."""
     monkeypatch.setenv("PREFECT_API_URL", prefect.url)
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", spaceport.key("prefect"))
-    assert "no worker serves it now" in check_pool(POOL) and check_pool("process") == "a worker serves it"
-    prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": True})
-    try:
-        assert "paused" in check_pool(POOL)
-    finally:
-        prefect.call("PATCH", f"/work_pools/{POOL}", {"is_paused": False})
+    unserved = prefect.call("POST", "/work_pools/", {"name": f"unserved-{uuid.uuid4().hex[:8]}", "type": "process"})["name"]
+    assert "no worker serves it now" in check_pool(unserved) and check_pool("process") == "a worker serves it"
+    prefect.call("PATCH", f"/work_pools/{unserved}", {"is_paused": True})
+    assert "paused" in check_pool(unserved)
     with pytest.raises(BadInput, match="make deploy"):
         check_pool("nowhere")
 

@@ -115,8 +115,12 @@ def _defaults(provider: Instances) -> dict[str, str]:
 
 
 def _is_wanted(run_id: str, since: str) -> bool:
-    """Whether the run still waits in the state, by its id, in which a machine was looked for first; where that can't be asked, it does."""
+    """Whether the run still waits in the state, by its id, in which a machine was looked for first; where that can't be asked, it does.
+
+    That state may be a cancellation already, which came while the worker took the run.
+    """
     try:
-        return bool(PrefectApi.from_settings().read_run(run_id)["state"]["id"] == since)
+        state = PrefectApi.from_settings().read_run(run_id)["state"]
     except SpaceportError:
         return True
+    return bool(state["id"] == since and state["type"] != "CANCELLING")

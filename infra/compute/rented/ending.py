@@ -21,6 +21,7 @@ START_LIMIT_LABEL: Final = "spaceport.start_limit_seconds"  # on the run, by the
 ABANDONED_SECONDS = 600.0  # where nobody noted a limit, longer than a worker looks for a machine: after that it has died over it
 ABANDONED_SLACK_SECONDS = 300.0  # beyond a limit that is noted: the last walk may begin just before it
 HINDRANCE_LENGTH: Final = 300  # of a provider's words, in a line that people read while they wait
+STALE_SECONDS = 2.0  # each run that is concluded takes seconds, in which another of the list may be cancelled, or tried again on another machine
 OPEN = ("RUNNING", "CANCELLING", "PENDING")
 _log = logging.getLogger("spaceport.rented")
 
@@ -83,7 +84,13 @@ class Watch:
 
     def once(self) -> list[str]:
         """Conclude the runs whose machine has ended, or was waited for in vain. Returns their ids."""
-        return [str(run["id"]) for run in self.api.find_runs(states=OPEN, pool=self.pool) if self._is_concluded(run)]
+        listed_at, concluded = time.monotonic(), []
+        for run in self.api.find_runs(states=OPEN, pool=self.pool):
+            is_stale = time.monotonic() - listed_at > STALE_SECONDS
+            found = self.api.read_run(str(run["id"])) if is_stale else run
+            if found["state"]["type"] in OPEN and self._is_concluded(found):
+                concluded.append(str(run["id"]))
+        return concluded
 
     def _is_concluded(self, run: Mapping[str, Any]) -> bool:
         try:
