@@ -75,7 +75,9 @@ class TrainConfig(Frozen):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, title="Seed", description="Every random choice of a recipe is a function of it.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", title="Number format", description="auto: bfloat16 where the hardware has it, else float32; resolved when the run is planned."
+        "auto",
+        title="Number format",
+        description="auto: bfloat16 where the hardware has it, else float32; by the machine that plans. Name it where training is rented.",
     )
     threads: int = Field(1, ge=1, le=512, title="CPU threads", description="Of the training process. Part of the result, since sums come out in another order.")
     processes: int = Field(
