@@ -17,7 +17,6 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flows.config_files import load_run_config
-from infra.compute.kubernetes.names import SETTINGS
 from infra.compute.kubernetes.ready import MANIFESTS
 from infra.compute.kubernetes.watch import EVERY_SECONDS
 from infra.hub.embedded.process import EmbeddedHub
@@ -383,7 +382,7 @@ def test_a_local_stack_leaves_a_teams_secret_alone(cluster: RealCluster) -> None
 @pytest.fixture
 def served_from_inside(stuck: Stuck, spaceport: Any, cluster: RealCluster) -> Iterator[Stuck]:
     """Quota, worker and watch as a team applies them, with the image and the address that this cluster's pods need; no worker outside it."""
-    address = cluster.kubectl("get", "configmap", SETTINGS, "-o", "jsonpath={.data.PREFECT_API_URL}")
+    address = stuck.prefect.url.replace("//127.0.0.1:", f"//{cluster.reachable_at}:")
     (worker,) = yaml.safe_load_all((MANIFESTS / "worker.yaml").read_text())
     for container in worker["spec"]["template"]["spec"]["containers"]:
         container["image"] = cluster.image
