@@ -355,6 +355,10 @@ def test_a_pod_that_fills_its_disk_is_evicted_and_goes_on_in_another(
     assert training.said("goes on from checkpoint")
 
 
+def _worker_said(cluster: RealCluster) -> str:
+    return cluster.kubectl("logs", "deployment/spaceport-worker", "--all-containers", "--tail=100", check=False)
+
+
 def _is_full(cluster: RealCluster, pod: str) -> bool:
     """Whether the kubelet has thrown it out; until then its disk is filled, again where that failed."""
     if cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted":
@@ -407,10 +411,11 @@ def test_worker_and_watch_serve_as_pods_with_no_more_rights_than_the_manifests_g
         run = prefect.create_run("pipeline/process", {"config": config.model_dump(mode="json")}, idempotency_key=name)
         within(SLOW_MACHINE_SECONDS, lambda: prefect.read_run(run["id"])["state"]["type"] in FINAL_STATES)
         state = dict(prefect.read_run(run["id"])["state"])
-        assert state["type"] in FINAL_STATES, cluster.kubectl("logs", "deployment/spaceport-worker", "--all-containers", "--tail=100", check=False)
+        assert state["type"] in FINAL_STATES, _worker_said(cluster)
         return state
 
-    assert ends("from-inside")["type"] == "COMPLETED"
+    state = ends("from-inside")
+    assert state["type"] == "COMPLETED", (state["message"], _worker_said(cluster))
     served_from_inside.variables(image="localhost/nobody/has:this", start_timeout_seconds=15)
     state = ends("from-inside-stuck")
     assert state["type"] == "FAILED" and "localhost/nobody/has:this" in state["message"] and "within 15 s" in state["message"]
