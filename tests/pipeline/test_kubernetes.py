@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jwt
 import pytest
@@ -391,6 +392,9 @@ def served_from_inside(stuck: Stuck, spaceport: Any, cluster: RealCluster) -> It
     for container in worker["spec"]["template"]["spec"]["containers"]:
         container["image"] = cluster.image
         container["env"] = [entry | ({"value": address} if entry["name"] == "PREFECT_API_URL" else {}) for entry in container["env"]]
+        if cluster.is_ours:  # it has no kube-proxy, so the API server's own address stands for that of its Service
+            api = urlsplit(yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]["server"])
+            container["env"] += [{"name": f"KUBERNETES_SERVICE_{name}", "value": str(value)} for name, value in (("HOST", api.hostname), ("PORT", api.port))]
     manifests = {"apiVersion": "v1", "kind": "List", "items": [worker, *yaml.safe_load_all((MANIFESTS / "quota.yaml").read_text())]}
     for daemon in (f"worker-{TARGET}", f"watch-{TARGET}"):
         spaceport.daemon(daemon).kill()
