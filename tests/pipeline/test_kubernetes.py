@@ -29,6 +29,7 @@ from tests.eventually import eventually, within
 from tests.kubernetes_cluster.cluster import NAMESPACE, RealCluster, real_cluster
 from tests.pipeline.conftest import SLOW_MACHINE_SECONDS, Work, no_space, same_bytes_in_two_processes
 from tests.pipeline.kill_matrix import Case, every_seed, every_victim, kill_container, log_lines
+from tests.trusting_hub import users_who_trust
 
 TARGET = "kubernetes"
 LONG = ["--train.args.epochs", "40"]
@@ -108,22 +109,6 @@ def test_a_pod_has_no_rights(cluster: RealCluster) -> None:
     assert cluster.kubectl("auth", "can-i", "list", "pods", "--as", account, check=False).strip() == "no"
 
 
-USERS = """
-default = "alice"
-[users.alice]
-tokens = [{{ role = "write" }}]
-[users.ci]
-[organisations.acme]
-members = {{ alice = "admin", ci = "write" }}
-[[publishers]]
-on = "acme/words"
-user = "ci"
-issuer = "{issuer}"
-subject = "system:serviceaccount:spaceport:spaceport-training"
-public_key = "issuer.pem"
-"""
-
-
 @pytest.mark.usefixtures("stuck")  # the namespace and its accounts are there
 def test_a_pods_own_identity_publishes(cluster: RealCluster, tmp_path: Path) -> None:
     """The volume of docs/targets.md in a real pod: the token that the cluster puts there is exchanged, and writes the one repository that trusts it."""
@@ -133,7 +118,7 @@ def test_a_pods_own_identity_publishes(cluster: RealCluster, tmp_path: Path) -> 
     issuer = json.loads(cluster.kubectl("get", "--raw", "/.well-known/openid-configuration"))["issuer"]
     (key,) = json.loads(cluster.kubectl("get", "--raw", "/openid/v1/jwks"))["keys"]
     (tmp_path / "issuer.pem").write_bytes(jwt.PyJWK(key).key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-    (tmp_path / "users.toml").write_text(USERS.format(issuer=issuer))
+    (tmp_path / "users.toml").write_text(users_who_trust(issuer))
     with EmbeddedHub.start(tmp_path / "hub", tmp_path / "users.toml", ends_with_parent=True) as hub:
         hub.api().create_repo("acme/words", private=True)
         spec = job["spec"]["template"]["spec"]

@@ -33,8 +33,12 @@ def conclude(api: PrefectApi, provider: Provider, machine: Machine, since: str) 
     at the same time, who follows the machine and who watches its pool, so the last question before the word is whether it was said meanwhile.
     """
     ends = time.monotonic() + SETTLE_SECONDS
-    while not _is_decided(states := api.states_of(machine.run_id), since) and time.monotonic() < ends:
+    while not _is_decided(states := api.states_of(machine.run_id), since):
+        if time.monotonic() > ends:
+            break
         time.sleep(0.5)
+    else:
+        return False  # and its provider isn't asked for reasons that nobody needs
     error = _error(provider, machine, began=any(state["type"] == "RUNNING" for state in states))
     if _is_decided(states := api.states_of(machine.run_id), since):
         return False

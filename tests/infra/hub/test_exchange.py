@@ -22,23 +22,10 @@ from infra.revisions import DatasetRevision, Repo
 from infra.settings import Settings
 from tasks.publish_candidate import ModelConfig, Provenance, publish_candidate
 from tests import patient_http
+from tests.trusting_hub import SUBJECT, users_who_trust
 
-ISSUER, SUBJECT = "https://oidc.example.org/cluster", "system:serviceaccount:spaceport:spaceport-training"
+ISSUER = "https://oidc.example.org/cluster"
 REPO = Repo(repo_type="model", repo_id="acme/words")
-USERS = f"""
-default = "alice"
-[users.alice]
-tokens = [{{ role = "write" }}]
-[users.ci]
-[organisations.acme]
-members = {{ alice = "admin", ci = "write" }}
-[[publishers]]
-on = "acme/words"
-user = "ci"
-issuer = "{ISSUER}"
-subject = "{SUBJECT}"
-public_key = "issuer.pem"
-"""
 
 
 class Cluster:
@@ -87,7 +74,7 @@ def cluster(tmp_path):
 @pytest.fixture
 def acme(cluster, tmp_path, request):
     """A Hub that trusts the cluster for acme/words, a private model; acme/other is there, too. `request.param`: how long an exchanged token is good."""
-    (tmp_path / "users.toml").write_text(USERS)
+    (tmp_path / "users.toml").write_text(users_who_trust(ISSUER))
     seconds = getattr(request, "param", 3600)
     with EmbeddedHub.start(tmp_path / "hub", tmp_path / "users.toml", ends_with_parent=True, exchanged_token_seconds=seconds) as running:
         for name in ("words", "other"):
