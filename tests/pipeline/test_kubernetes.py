@@ -32,7 +32,7 @@ from tests.pipeline.kill_matrix import Case, every_seed, every_victim, kill_cont
 from tests.trusting_hub import users_who_trust
 
 TARGET = "kubernetes"
-LONG = ["--train.args.epochs", "40"]
+EPOCHS = 40  # some 20 s on a fast machine
 pytestmark = pytest.mark.kubernetes
 
 
@@ -141,10 +141,11 @@ def test_a_pods_own_identity_publishes(cluster: RealCluster, tmp_path: Path) -> 
 class Training:
     """A pipeline run that waits for a long training in a pod."""
 
-    def __init__(self, spaceport: Any, config: Path, prefect: PrefectApi, cluster: RealCluster) -> None:
-        self.spaceport, self.config, self.prefect, self.cluster = spaceport, config, prefect, cluster
+    def __init__(self, spaceport: Any, config: Path, prefect: PrefectApi, cluster: RealCluster, epochs: int = EPOCHS) -> None:
+        self.spaceport, self.prefect, self.cluster = spaceport, prefect, cluster
         self.key = config.stem
-        self.run = str(spaceport("run", str(config), "--target", TARGET, *LONG, "--detach", "--key", self.key)[1]["flow_run"]["id"])
+        self.words = ["run", str(config), "--target", TARGET, "--train.args.epochs", str(epochs), "--key", self.key]
+        self.run = str(spaceport(*self.words, "--detach")[1]["flow_run"]["id"])
         self.child = eventually(self._child)
         eventually(lambda: self.said("is sealed"))
 
@@ -161,7 +162,7 @@ class Training:
 
     def is_promoted(self) -> None:
         """Follow it to its end, which must be that."""
-        _, report, said = self.spaceport("run", str(self.config), "--target", TARGET, *LONG, "--key", self.key)
+        _, report, said = self.spaceport(*self.words)
         assert report["outcome"] == "promoted", (report, said)
 
     def said(self, words: str) -> bool:
@@ -175,7 +176,8 @@ class Training:
 
 @pytest.fixture
 def training(request: pytest.FixtureRequest, spaceport: Any, project: Path, prefect: PrefectApi, cluster: RealCluster) -> Iterator[Training]:
-    yield Training(spaceport, no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35].strip('-')}"), prefect, cluster)
+    config = no_space(project, f"acme/{request.node.name.replace('_', '-')[5:35].strip('-')}")
+    yield Training(spaceport, config, prefect, cluster, getattr(request, "param", EPOCHS))
     eventually(lambda: cluster.living() == [])
 
 
@@ -188,6 +190,7 @@ def test_a_deleted_pod_is_replaced_and_goes_on(training: Training) -> None:
     assert training.said("goes on from checkpoint")
 
 
+@pytest.mark.parametrize("training", [4 * EPOCHS], indirect=True)  # the second pod begins well before the first could end
 def test_of_two_pods_of_one_run_only_one_seals_and_the_other_is_gone_within_a_minute(training: Training) -> None:
     """Kubernetes may start a pod beside one that still lives: 1.20 where a pod was deleted, any version where a node is cut off. The newest attempt wins."""
     first = training.pod
@@ -346,10 +349,14 @@ def _worker_said(cluster: RealCluster) -> str:
 
 
 def _is_full(cluster: RealCluster, pod: str) -> bool:
-    """Whether the kubelet has thrown it out; until then its disk is filled, again where that failed."""
+    """Whether the kubelet has thrown it out; until then its script stands still and its disk is filled, again where that failed.
+
+    The kubelet measures disks 10 to 60 s apart: a script that went on could end before it is looked at.
+    """
     if cluster.kubectl("get", "pod", pod, "-o", "jsonpath={.status.reason}") == "Evicted":
         return True
-    cluster.kubectl("exec", pod, "--", "sh", "-c", "[ -e /tmp/filled ] || { head -c 450M /dev/zero > /tmp/fill && : > /tmp/filled; }", check=False)
+    freeze = "kill -s STOP -- -1"  # all but the pod's first process, which follows the script, and this shell
+    cluster.kubectl("exec", pod, "--", "sh", "-c", f"{freeze}; [ -e /tmp/filled ] || {{ head -c 450M /dev/zero > /tmp/fill && : > /tmp/filled; }}", check=False)
     return False
 
 
