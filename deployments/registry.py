@@ -11,7 +11,7 @@ from typing import Any
 
 from deployments.committed import PATIENCE_SECONDS
 from infra.errors import SpaceportError, Unhealthy, described
-from infra.git_commit import git_commit
+from infra.own_code import code_version
 from infra.prefect_api import PrefectApi
 from infra.settings import PROJECT, Settings
 
@@ -50,7 +50,8 @@ async def register_deployments(
             for pool in [entry["work_pool"] for entry in wanted if "work_queue_name" in entry["work_pool"]]:
                 await _limit_queue(client, pool["name"], pool["work_queue_name"], at_once)
         known = {(found.flow_id, found.name): found for found in await client.read_deployments(limit=200)}
-        return [await _register(client, _in_image(entry, image), known, scheduled) for entry in wanted]
+        version = code_version()
+        return [await _register(client, _in_image(entry, image), known, version, scheduled) for entry in wanted]
 
 
 def _in_image(entry: dict[str, Any], image: str | None) -> dict[str, Any]:
@@ -83,7 +84,7 @@ async def _limit_queue(client: Any, pool: str, name: str, at_once: int) -> None:
         await client.update_work_queue(queue.id, concurrency_limit=at_once)
 
 
-async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any], scheduled: bool) -> str:
+async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any], version: str, scheduled: bool) -> str:
     from prefect.client.schemas.actions import DeploymentUpdate
     from prefect.utilities.callables import parameter_schema
 
@@ -99,7 +100,7 @@ async def _register(client: Any, entry: dict[str, Any], known: Mapping[Any, Any]
         "parameter_openapi_schema": parameter_schema(flow).model_dump_for_openapi(),
         "pull_steps": [],
         "enforce_parameter_schema": True,
-        "version": git_commit(PROJECT),
+        "version": version,
     }
     said |= {name: value for name, value in entry["work_pool"].items() if name == "work_queue_name"}
     if found and not _is_there(found, said, variables):

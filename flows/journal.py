@@ -7,6 +7,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import BaseModel
 
+from flows.attended import code_differs
 from infra.errors import Cancelled as CancelledByAPerson
 from tasks.gate_statistics import Decision
 from tasks.outcomes import HEADLINES, RunOutcome, StepName
@@ -80,7 +81,9 @@ class Journal:
         outcome = self._outcome() if not failure else "cancelled" if failure.kind == "cancelled" else "failed"
         moved = next((step.revision for step in self.steps if step.name == "promote_model" and step.outcome == "published"), None)
         live = self.live.model_copy(update={"model": moved}) if failure and moved else self.live  # main moved before the run failed
-        said = {"numbers": self.numbers, "verdict": self.verdict, "made_from": self.made_from, "cost": self.cost}
+        differs = code_differs()
+        made_from = self.made_from | ({"the pipeline's own code": differs} if differs else {})
+        said = {"numbers": self.numbers, "verdict": self.verdict, "made_from": made_from, "cost": self.cost}
         return RunReport(outcome=outcome, steps=tuple(self.steps), live=live, error=failure, take_back=self._way_back(outcome, live.model), **said)
 
     def _way_back(self, outcome: RunOutcome, model: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The workflows as GitHub, an attacker and on-call read them; tests/pipeline/test_ci.py runs them."""
+"""The workflows as GitHub, an attacker and on-call read them; tests/pipeline/test_ci_workflows.py runs them."""
 
 import re
 import subprocess

@@ -29,7 +29,7 @@ OTHERS: Mapping[str, str] = {
     "jq": "jq's own",
     "rm": "the system's own",
     "git": "git's own",
-    "gh": "GitHub's own: tests/pipeline/test_ci.py runs pipeline.yml with the event that it sends",
+    "gh": "GitHub's own: tests/pipeline/test_ci_workflows.py runs pipeline.yml with the event that it sends",
     "torchrun": "torch's own: tests/tasks/recipes starts it",
     "ps": "the system's own",
     "uv": "uv's own",

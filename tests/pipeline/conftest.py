@@ -361,6 +361,32 @@ def work(spaceport: Spaceport, tmp_path: Path, request: pytest.FixtureRequest) -
     found.go()
 
 
+@pytest.fixture(scope="module")
+def team(spaceport: Spaceport, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Any:
+    """A team of the module's own, which has pushed."""
+    from tests.pipeline.team import Team
+
+    found = Team(spaceport, tmp_path_factory.mktemp("team"), f"pushed-{request.module.__name__.rpartition('_')[2]}")
+    found.push("first")
+    return found
+
+
+@pytest.fixture(scope="module")
+def first(team: Any) -> tuple[int, dict[str, Any]]:
+    """What the first push did: exit code and report."""
+    found: tuple[int, dict[str, Any]] = team.trigger("1")
+    return found
+
+
+@pytest.fixture
+def forge() -> Iterator[Any]:
+    """A GitHub."""
+    from tests.github_api.server import running_forge
+
+    with running_forge() as found:
+        yield found
+
+
 CONFIG = """
 name = "tiny"
 [data]
