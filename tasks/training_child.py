@@ -70,20 +70,26 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
 
 @asynccontextmanager
 async def _shown(child: Callable[[], Child | None], run_id: str | None) -> AsyncIterator[None]:
-    """Meanwhile the page of the run that waits says where the training stands."""
-    showing = asyncio.create_task(_keep_showing(child, run_id)) if run_id else None
+    """Meanwhile the page of the run that waits says where the training stands, and then how it ended."""
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    showing = asyncio.create_task(_keep_showing(child, run_id, ended)) if run_id else None
     try:
         yield
+        ended.set_result("done")
+    except SpaceportError as error:
+        ended.set_result(error.kind)
+        raise
     finally:
-        if showing:
+        if showing and ended.done():
+            await showing
+        elif showing:  # we are being ended, and have no time for pictures
             showing.cancel()
 
 
-async def _keep_showing(child: Callable[[], Child | None], run_id: str | None) -> None:
+async def _keep_showing(child: Callable[[], Child | None], run_id: str | None, ended: "asyncio.Future[str]") -> None:
     api, pause = PrefectApi.from_settings(patience_seconds=0), FIRST_LOOK_SECONDS
     artifact, shown = ProgressArtifact(api, run_id), ""
-    while True:
-        await asyncio.sleep(pause)
+    while not (await asyncio.wait([ended], timeout=pause))[0]:
         pause = min(pause * 1.5, LAST_LOOK_SECONDS)
         if (now := child()) is None:
             continue
@@ -92,6 +98,9 @@ async def _keep_showing(child: Callable[[], Child | None], run_id: str | None) -
             if stands and stands != shown:
                 shown = stands
                 await asyncio.to_thread(artifact.show, percent_of(stands), f"train_model {stands}")
+    if shown:
+        with contextlib.suppress(SpaceportError):
+            await asyncio.to_thread(artifact.show, 100.0 if ended.result() == "done" else percent_of(shown), f"train_model: {ended.result()}")
 
 
 def own_run_id() -> str | None:

@@ -58,19 +58,20 @@ def test_a_training_that_waits_says_where_and_for_what(spaceport: Any, work: Any
 
 
 def test_a_training_that_fails_says_where_its_time_went_and_what_it_took(spaceport: Any, work: Any) -> None:
-    """Its page has the failure, as its state has, and the phases up to it; the pipeline's report has what all attempts took."""
-    (work.folder / "script.py").write_text("import sys, time\ntime.sleep(1)\nsys.exit('the script gives up')\n")
+    """Its page has the failure, as its state has, and the phases up to it; the pipeline's page its kind, and the report what all attempts took."""
+    (work.folder / "script.py").write_text("import sys, time\ntime.sleep(4)\nsys.exit('the script gives up')\n")
     report = work.follow("fails")
     (child,) = work.children()
     assert report["outcome"] == "failed" and child["state"]["type"] == "FAILED" and "the script gives up" in child["state"]["message"]
     (phases,) = work.api.artifacts(child["id"], "phases")
     assert [phase.rpartition(" ")[0].rpartition(" ")[0] for phase in phases["description"].split(", ")][-3:] == ["resolve", "data", "training"]
     assert work.api.artifacts(child["id"], "failure")
+    assert [shown["description"] for shown in work.api.artifacts(report["flow_run"]["id"], "progress")] == ["train_model: bad input"]
     assert re.fullmatch(r"[1-9]\d* s, all attempts together", report["cost"]["training so far"])
 
 
 def test_the_follower_and_the_page_say_where_the_training_stands(work: Any) -> None:
-    """While a script runs that reports no step, terminal and run page say so; the steps that ended are lines that stay."""
+    """While a script runs that reports no step, terminal and run page say so, and then that it is done; the steps that ended are lines that stay."""
     terminal, run = Terminal(), work.start("a")
     eventually(lambda: work.waits(run) and work.starts)
 
@@ -80,6 +81,8 @@ def test_the_follower_and_the_page_say_where_the_training_stands(work: Any) -> N
 
     watched = Watched(work, said)
     assert follow(work.api, run, terminal, watched)["outcome"] == "promoted" and watched.seen
+    (shown,) = work.api.artifacts(run, "progress")
+    assert (shown["data"], shown["description"]) == (100.0, "train_model: done")
     lasting = [line.rpartition("\x1b[2K")[2].split()[:2] for line in terminal.getvalue().strip().split("\n")]
     assert ["check", "done"] in lasting and ["train_model", "done"] in lasting and len(lasting) == len({line[0] for line in lasting})
 

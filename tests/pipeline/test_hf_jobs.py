@@ -210,7 +210,7 @@ def test_hardware_that_is_never_to_be_had_is_said(spaceport: Any, project: Path,
         code, report, _ = spaceport("run", str(no_space(project, "acme/no-hardware")), "--target", POOL)
     finally:
         prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
-    assert (code, report["error"]["kind"]) == (1, "capacity") and "no Job was to be had within 4 s" in report["error"]["message"]
+    assert (code, report["error"]["kind"]) == (1, "capacity") and "no Job was to be had within 4 s: SCHEDULING on a10g-small" in report["error"]["message"]
     assert jobs("RUNNING", "SCHEDULING") == []
 
 

@@ -18,7 +18,8 @@ from infra.settings import Settings
 RUN_LABEL, KEY_LABEL, LEASE_LABEL, ATTEMPT_LABEL = "spaceport-run", "spaceport-key", "spaceport-lease", "spaceport-attempt"
 START_LIMIT_LABEL: Final = "spaceport-start-limit"
 RUNNING: Final = "RUNNING"
-LIVING: Final = ("SCHEDULING", RUNNING)
+SCHEDULING: Final = "SCHEDULING"
+LIVING: Final = (SCHEDULING, RUNNING)
 LOOK_AGAIN_SECONDS: Final = 2.0
 TAIL_LINES: Final = 20
 NOT_FOUND: Final = 404
@@ -143,7 +144,7 @@ class Jobs:
             lives=stage in LIVING,
             attempt=int(attempt) if attempt.isdigit() else 0,
             created_at=job.created_at,
-            said=job.status.message,
+            said=job.status.message or (f"{stage} on {job.flavor}" if stage == SCHEDULING else None),  # it gives no reason while one waits
             url=job.url,
             lease_ends_at=datetime.fromtimestamp(int(lease), UTC) if lease.isdigit() else None,
             started=job.started_at is not None or stage == RUNNING,
