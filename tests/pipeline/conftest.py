@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from infra.compute.own_run import ALIVE
+from infra.errors import Conflict
 from infra.prefect_api import FINAL_STATES, PrefectApi
 from infra.settings import process_environment
 from tests.eventually import eventually
@@ -385,6 +386,31 @@ def forge() -> Iterator[Any]:
 
     with running_forge() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def prefect(spaceport: Spaceport) -> PrefectApi:
+    """The stack's Prefect server, on which the yard has a pool and a deployment; a module that needs neither has a `prefect` of its own."""
+    from tests.pipeline.yard import POOL
+
+    api = spaceport.prefect()
+    with contextlib.suppress(Conflict):  # another module has made it
+        api.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
+    flow = api.call("POST", "/flows/", {"name": POOL})
+    api.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})
+    return api
+
+
+@pytest.fixture
+def rented(prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs of the yard's pool and the watch over it; none of them is left open."""
+    from tests.pipeline.yard import POOL, Project
+
+    monkeypatch.setattr("infra.compute.rented.ending.SETTLE_SECONDS", 0.1)  # no run of these is about to say anything itself
+    found = Project(prefect)
+    yield found
+    for run in prefect.find_runs(pool=POOL):
+        prefect.set_state(run["id"], "CANCELLED", "the test is over", force=True)
 
 
 CONFIG = """

@@ -1,4 +1,4 @@
-"""What an hour of several types costs; the rest of prices is in tests/pipeline/test_rented.py, on a real server."""
+"""What an hour of several types costs; the rest of prices is in tests/pipeline/test_rented_told.py, on a real server."""
 
 import pytest
 
