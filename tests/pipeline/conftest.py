@@ -388,24 +388,21 @@ def forge() -> Iterator[Any]:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def prefect(spaceport: Spaceport) -> PrefectApi:
-    """The stack's Prefect server, on which the yard has a pool and a deployment; a module that needs neither has a `prefect` of its own."""
-    from tests.pipeline.yard import POOL
-
-    api = spaceport.prefect()
-    with contextlib.suppress(Conflict):  # another module has made it
-        api.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
-    flow = api.call("POST", "/flows/", {"name": POOL})
-    api.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})
-    return api
+    """The stack's Prefect server."""
+    return spaceport.prefect()
 
 
 @pytest.fixture
 def rented(prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Runs of the yard's pool and the watch over it; none of them is left open."""
+    """Runs of the yard's pool, which has a deployment, and the watch over it; none of them is left open."""
     from tests.pipeline.yard import POOL, Project
 
+    with contextlib.suppress(Conflict):  # an earlier test has made it
+        prefect.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
+    flow = prefect.call("POST", "/flows/", {"name": POOL})
+    prefect.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})
     monkeypatch.setattr("infra.compute.rented.ending.SETTLE_SECONDS", 0.1)  # no run of these is about to say anything itself
     found = Project(prefect)
     yield found

@@ -34,13 +34,9 @@ def stack_environment(cloud: Ec2Cloud) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def prefect(spaceport: Any) -> PrefectApi:
-    return spaceport.prefect()
-
-
-@pytest.fixture(scope="module")
-def pool(spaceport: Any, cloud: Ec2Cloud, prefect: PrefectApi) -> Callable[..., None]:
+def pool(spaceport: Any, cloud: Ec2Cloud) -> Callable[..., None]:
     """Tells the deployment what an operator would, and more."""
+    prefect = spaceport.prefect()
     known = operated(cloud, spaceport, prefect.url)
 
     def told(**more: Any) -> None:

@@ -52,11 +52,6 @@ def nothing_is_left(hub_api: Any, jobs: Callable[..., list[Any]]) -> Iterator[No
             hub_api.cancel_job(job_id=job.id, namespace=job.owner.name)
 
 
-@pytest.fixture
-def prefect(spaceport: Any) -> PrefectApi:
-    return spaceport.prefect()
-
-
 def weights(api: Any, repo_id: str) -> str:
     """SHA-256 of what main serves."""
     (found,) = api.get_paths_info(repo_id, ["model.safetensors"])

@@ -55,11 +55,6 @@ def hub_api(spaceport: Any) -> Any:
     return HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))
 
 
-@pytest.fixture
-def prefect(spaceport: Any) -> PrefectApi:
-    return spaceport.prefect()
-
-
 def weights(api: Any, repo_id: str) -> str:
     """SHA-256 of what main serves."""
     (found,) = api.get_paths_info(repo_id, ["model.safetensors"])
