@@ -29,7 +29,9 @@ async def attended(*, waited_for: bool = False) -> AsyncIterator[None]:
 def code_differs() -> str | None:
     """In words, how the pipeline's own code on this machine differs from what this run's deployment was registered with; None where it doesn't."""
     context = FlowRunContext.get()
-    return other_code(context.flow_run.deployment_version) if context and context.flow_run else None
+    with contextlib.suppress(OSError):  # files that are being replaced: no run fails for want of a warning
+        return other_code(context.flow_run.deployment_version) if context and context.flow_run else None
+    return None
 
 
 async def _warn_of_other_code() -> None:

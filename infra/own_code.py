@@ -1,6 +1,7 @@
 """Which version of the project's own code is installed here: what deployments are registered with, and what a run compares itself to."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from infra.git_commit import git_commit
@@ -16,8 +17,9 @@ def code_version(folder: Path = PROJECT) -> str:
     return f"{commit[:12]}{'+changes' if commit.endswith('+changes') else ''}{_MARK}{code_digest(folder)}"
 
 
+@cache
 def code_digest(folder: Path = PROJECT) -> str:
-    """Twelve digits over the Python files that a run may execute, by path and content."""
+    """Twelve digits over the Python files that a run may execute, by path and content; as they were when a process first asked, which is what it runs."""
     digest = hashlib.sha256()
     for file in sorted(file for package in RUN_BY for file in (folder / package).rglob("*.py")):
         digest.update(f"{file.relative_to(folder).as_posix()}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())

@@ -1,6 +1,7 @@
 """No rented machine outlives its run, and no second one is rented beside it for the same work, on a real Prefect server."""
 
 import asyncio
+import threading
 import uuid
 from contextlib import closing
 from datetime import UTC, datetime
@@ -113,11 +114,16 @@ def test_a_living_run_is_attached_to_whatever_its_limits(rented: Project) -> Non
     assert asked.with_hours(1).run_id == second.run_id and rented.state(first.run_id)[0] == "FAILED"
 
 
-async def test_other_machines_end_also_where_their_start_was_cut_short(rented: Project, spaceport: Any) -> None:
-    """Of two more machines of a training the second one's start is never answered: the training fails, and neither of them is left to rent a machine."""
+def training_over_several(rented: Project) -> str:
+    """The run of a training's first machine; its id."""
     training = rented.api.call("POST", "/flows/", {"name": "train_model"})
     rented.api.call("POST", "/deployments/", {"name": POOL, "flow_id": training["id"], "work_pool_name": POOL})
-    ours = str(rented.api.create_run(f"train_model/{POOL}", {"config": {"target": POOL}}, idempotency_key=uuid.uuid4().hex)["id"])
+    return str(rented.api.create_run(f"train_model/{POOL}", {"config": {"target": POOL}}, idempotency_key=uuid.uuid4().hex)["id"])
+
+
+async def test_other_machines_end_also_where_their_start_was_cut_short(rented: Project, spaceport: Any) -> None:
+    """Of two more machines of a training the second one's start is never answered: the training fails, and neither of them is left to rent a machine."""
+    ours = training_over_several(rented)
     with closing(Line(rented.api.url.removesuffix("/api"), with_spaces=False)) as line:
         line.traffic = Traffic("nobody", lambda call, place: "answer-lost" if call == Call("POST /api/deployments/ID/create_flow_run", 2) else None)
         impatient = PrefectApi(f"{line.endpoint}/api", spaceport.key("prefect"), patience_seconds=0)
@@ -128,6 +134,32 @@ async def test_other_machines_end_also_where_their_start_was_cut_short(rented: P
     others = rented.api.find_runs(tag=f"joins:{ours}")
     rented.api.set_state(ours, "CANCELLED", "the test is over", force=True)
     assert [run["state"]["type"] for run in others] == ["CANCELLED"] * 2
+
+
+async def test_a_machine_that_is_just_being_started_ends_with_a_training_that_is_told_to_stop(rented: Project, spaceport: Any) -> None:
+    """The request is on its way when the training is cancelled: what it starts is waited for, and then ended, too."""
+    ours, asked, goes_on = training_over_several(rented), threading.Event(), threading.Event()
+
+    def slowly(path: str) -> None:
+        asked.set()
+        goes_on.wait(60)
+
+    async def train(api: PrefectApi) -> None:
+        async with other_machines(api, ours, 2, 1, 60, print):
+            raise AssertionError("the other one never comes up")
+
+    with closing(Line(rented.api.url.removesuffix("/api"), with_spaces=False)) as line:
+        line.traffic = Traffic("nobody", lambda call, place: "rival" if call.name.endswith("/create_flow_run") else None, rival=slowly)
+        training = asyncio.create_task(train(PrefectApi(f"{line.endpoint}/api", spaceport.key("prefect"))))
+        await asyncio.to_thread(asked.wait, 60)
+        training.cancel()
+        await asyncio.wait([training], timeout=1.0)
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await training
+        others = await eventually_async(lambda: rented.api.find_runs(tag=f"joins:{ours}"))
+    rented.api.set_state(ours, "CANCELLED", "the test is over", force=True)
+    assert [run["state"]["type"] for run in others] == ["CANCELLED"]
 
 
 async def test_what_was_started_meanwhile_is_waited_for(rented: Project, spaceport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,5 +177,5 @@ async def test_what_was_started_meanwhile_is_waited_for(rented: Project, spacepo
         assert second.run_id != first.run_id
         rented.api.set_state(second.run_id, "COMPLETED", "trained", force=True)
         monkeypatch.setattr(asked, "is_done", True)
-        assert (await waiting).run_id == second.run_id
+        assert (await asyncio.wait_for(waiting, 60)).run_id == second.run_id
     assert rented.state(first.run_id)[0] == "FAILED"

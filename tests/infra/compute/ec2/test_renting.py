@@ -194,7 +194,7 @@ def test_a_run_that_nobody_wants_any_more_gets_none(cloud: Ec2Cloud, renting: Ma
     """Cancelled while it waits for capacity: the walk ends and nothing is started."""
     cloud.fault("RunInstances", FULL, times=-1)
     wanted = iter([True, False])
-    assert renting().attach_or_start(600, lambda: next(wanted)) is None and cloud.living() == []
+    assert renting().attach_or_start(60, lambda: next(wanted)) is None and cloud.living() == []
 
 
 def test_an_address_that_means_this_machine_is_refused_before_an_instance_elsewhere_is_rented(instances: Instances, monkeypatch: pytest.MonkeyPatch) -> None:
