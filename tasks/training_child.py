@@ -81,7 +81,7 @@ async def _shown(child: Callable[[], Child | None], run_id: str | None) -> Async
         raise
     finally:
         if showing and ended.done():
-            await showing
+            await asyncio.wait([showing])  # whatever became of the picture
         elif showing:  # we are being ended, and have no time for pictures
             showing.cancel()
 
