@@ -61,7 +61,7 @@ deploy: .venv/deploy ## this commit's deployments onto the server of PREFECT_API
 	@touch $@
 
 WORKERS ?= 3 # one more than two cores: a test that waits for a server leaves its core to another
-test: setup ## the tests (20 minutes on two cores; on more, WORKERS=8 and the like)
+test: setup ## the tests (15 to 20 minutes on two cores; on more, WORKERS=8 and the like)
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not kubernetes" $(ARGS)
 
 test-slow: setup ## the proofs that take gigabytes or many minutes
@@ -70,7 +70,7 @@ test-slow: setup ## the proofs that take gigabytes or many minutes
 test-kubernetes: setup ## trainings in pods of a real cluster: that of KUBECONFIG, else one built here (10 to 25 minutes, once, as root on Debian 12)
 	@$(BIN)/pytest -m "kubernetes and not kills" tests/pipeline/test_kubernetes.py $(ARGS)
 
-demo-on-targets: setup ## the demo on Jobs, EC2 instances and pods, each from a fresh stack: the same weights (20 minutes; what can't run here says why)
+demo-on-targets: setup ## the demo on Jobs, EC2 instances and pods, each from a fresh stack: the same weights (10 to 20 minutes; what can't run here says why)
 	@$(BIN)/pytest -m "slow" tests/pipeline/test_demo_on_targets.py -s $(ARGS)
 
 SEEDS ?= 1
