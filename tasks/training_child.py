@@ -99,8 +99,9 @@ async def _keep_showing(child: Callable[[], Child | None], run_id: str | None, e
                 shown = stands
                 await asyncio.to_thread(artifact.show, percent_of(stands), f"train_model {stands}")
     if shown:
+        how = ended.result()
         with contextlib.suppress(SpaceportError):
-            await asyncio.to_thread(artifact.show, 100.0 if ended.result() == "done" else percent_of(shown), f"train_model: {ended.result()}")
+            await asyncio.to_thread(artifact.show, 100.0 if how == "done" else percent_of(shown), f"train_model: {how}")
 
 
 def own_run_id() -> str | None:

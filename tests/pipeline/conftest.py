@@ -394,19 +394,28 @@ def prefect(spaceport: Spaceport) -> PrefectApi:
     return spaceport.prefect()
 
 
-@pytest.fixture
-def rented(prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Runs of the yard's pool, which has a deployment, and the watch over it; none of them is left open."""
-    from tests.pipeline.yard import POOL, Project
+@pytest.fixture(scope="module")
+def yard_pool(spaceport: Spaceport) -> str:
+    """The yard's pool, with a deployment."""
+    from tests.pipeline.yard import POOL
 
-    with contextlib.suppress(Conflict):  # an earlier test has made it
-        prefect.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
-    flow = prefect.call("POST", "/flows/", {"name": POOL})
-    prefect.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})
+    api = spaceport.prefect()
+    with contextlib.suppress(Conflict):  # another module has made it
+        api.call("POST", "/work_pools/", {"name": POOL, "type": "process"})
+    flow = api.call("POST", "/flows/", {"name": POOL})
+    api.call("POST", "/deployments/", {"name": POOL, "flow_id": flow["id"], "work_pool_name": POOL})
+    return POOL
+
+
+@pytest.fixture
+def rented(yard_pool: str, prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Runs of the yard's pool and the watch over it; none of them is left open."""
+    from tests.pipeline.yard import Project
+
     monkeypatch.setattr("infra.compute.rented.ending.SETTLE_SECONDS", 0.1)  # no run of these is about to say anything itself
     found = Project(prefect)
     yield found
-    for run in prefect.find_runs(pool=POOL):
+    for run in prefect.find_runs(pool=yard_pool):
         prefect.set_state(run["id"], "CANCELLED", "the test is over", force=True)
 
 

@@ -40,7 +40,7 @@ HOOK = """#!{bash}
 # What GitHub does with a push: the workflow of the pushed commit, in a fresh checkout.
 set -euo pipefail
 unset GIT_DIR
-export HOME={runner} PATH={python}:$PATH  # a runner of GitHub has a Python of its own; that ours needs no package is seen above
+export HOME={runner} PATH={python}:$PATH  # a runner of GitHub has a Python of its own; that ours needs no package is seen in test_ci.py
 while read -r _ sha ref; do
   git clone --quiet {origin} {runner}/$sha
   cd {runner}/$sha
