@@ -1,7 +1,7 @@
 #!/bin/bash
 # build.sh - install what the test cluster needs and build Kubernetes from Debian's own source package.
 # Needs: Debian 12 (bookworm), root, an apt mirror with source packages (the machine's own; no host is
-#        named here), 2.5 GB of disk. No container engine, no image registry, no Go module proxy.
+#        named here), 2.5 GB of disk (9 with the image that image.py makes after it). No container engine, no image registry, no Go module proxy.
 # Gives: $CLUSTER_HOME/bin/{kube-apiserver,kube-controller-manager,kube-scheduler,kubelet,pause}
 #        (Kubernetes 1.20.2: the newest whose server parts are in a Debian source package; trixie and
 #        sid only package kubectl, their sources have no cmd/kube-apiserver).

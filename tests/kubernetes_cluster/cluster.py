@@ -17,6 +17,7 @@ from infra.settings import process_environment
 HERE = Path(__file__).parent
 NODE_ADDRESS = "10.89.0.1"
 NAMESPACE = "spaceport"
+BUILD_GB, IMAGE_GB, TESTS_GB = 2.5, 6.5, 2  # the first two once: building leaves 0.4, the image's making 4.3
 KERNELS_REASONS = ("FailedCreatePodSandBox", "failed to create containerd task")  # a machine that is a container itself may lack what it takes
 
 
@@ -65,10 +66,20 @@ def why_none() -> str | None:
     if os.environ.get("KUBECONFIG"):
         missing = [name for name in ("SPACEPORT_IMAGE", "SPACEPORT_REACHABLE_AT") if not os.environ.get(name)]
         return f"KUBECONFIG is set, and {' and '.join(missing)} must be too" if missing else None
+    return _why_none_of_ours()
+
+
+def _why_none_of_ours() -> str | None:
     if os.geteuid() != 0:
         return "a cluster of our own needs root; set KUBECONFIG to use another"
     if not Path("/etc/debian_version").exists() or not Path("/etc/debian_version").read_text().startswith("12"):
         return "a cluster of our own is built from Debian 12's sources; set KUBECONFIG to use another"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spaceport" / "kubernetes"
+    cache.mkdir(parents=True, exist_ok=True)
+    needed_gb = TESTS_GB + (0 if (cache / "bin/pause").exists() else BUILD_GB) + (0 if list(cache.glob("images/packages-*")) else IMAGE_GB)
+    free_gb = shutil.disk_usage(cache).free / 1e9
+    if free_gb < needed_gb:
+        return f"the disk of {cache} has {free_gb:.1f} GB free, and a cluster of our own needs {needed_gb:.1f}; free some, or set KUBECONFIG to use another"
     return None
 
 
@@ -85,9 +96,8 @@ def real_cluster() -> Iterator[RealCluster]:
     _script("build.sh", environment)
     kubeconfig = Path(_script("up.sh", environment).split()[-1])
     try:
-        told = subprocess.run(
-            [sys.executable, str(HERE / "image.py"), "project", str(kubeconfig.parent / "run/containerd.sock")], capture_output=True, text=True, check=True
-        )
+        making = [sys.executable, str(HERE / "image.py"), "project", str(kubeconfig.parent / "run/containerd.sock")]
+        told = subprocess.run(making, stdout=subprocess.PIPE, text=True, check=True)  # what went wrong is on stderr, for the test's log
         found = RealCluster(kubeconfig, told.stdout.split()[-1], NODE_ADDRESS, is_ours=True)
         _try_a_pod(found)
         yield found

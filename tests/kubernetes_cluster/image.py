@@ -1,19 +1,20 @@
 """Container images without a registry or a container engine, imported into the test cluster's containerd.
 
 `python image.py project SOCKET` makes the image that infra/image/Dockerfile describes, of this machine's own interpreter and environment: one layer of
-locked packages, cached by their digest, and a thin one of the project's code. `python image.py pause ROOTFS SOCKET` makes the pods' pause image.
+locked packages, made once per lock file, and a thin one of the project's code. Packages take 4.3 GB (the layer and what containerd makes of it), and 2.1 GB
+more while they are made; those of another lock file or checkout go before. `python image.py pause ROOTFS SOCKET` makes the pods' pause image.
 """
 
 import hashlib
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 PROJECT = Path(__file__).resolve().parents[2]
 CODE = ("flows", "tasks", "deployments", "infra", "configs", "pyproject.toml", "prefect.yaml", "uv.lock")
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     """Make the image that is asked for, import it, and print its name."""
     what, *rest = arguments
     if what == "pause":
-        layer = _layer(Path(rest[1]).parent / "pause.tar", ["-C", rest[0], "."])
+        layer = Layer.of(_layer(Path(rest[1]).parent / "pause.tar", ["-C", rest[0], "."]))
         print(_import("localhost/pause:1", [layer], Path(rest[1]), entrypoint=["/pause"]))
     elif what == "project":
         print(project_image(Path(rest[0])))
@@ -40,16 +41,48 @@ def project_image(socket: Path) -> str:
     """The image of this checkout, named by the digest of its packages and its code."""
     base, images = _packages_digest(), socket.parents[1] / "images"
     images.mkdir(exist_ok=True)
-    packages, code = images / f"packages-{base}.tar", images / "code.tar"
-    if not packages.exists():
-        _packages_layer(packages)
-        for old in images.glob("packages-*.tar"):
-            if old != packages:
-                old.unlink()
-    _layer(code, ["--exclude=__pycache__", "-C", "/", *(str((PROJECT / name).relative_to("/")) for name in CODE)])
+    _layer(images / "code.tar", ["--exclude=__pycache__", "-C", "/", *(str((PROJECT / name).relative_to("/")) for name in CODE)])
+    code, note = Layer.of(images / "code.tar"), images / f"packages-{base}.json"
+    name = f"localhost/spaceport:{base[:12]}-{code.digest.removeprefix('sha256:')[:12]}"
+    if name in _ctr(socket, "images", "ls", "-q").split():
+        return name
+    packages = _remembered(note, socket) or _made(images, base, socket)
     environment = {"PATH": f"{PROJECT}/.venv/bin:/usr/bin:/bin", "PYTHONUNBUFFERED": "1", "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"}
-    name = f"localhost/spaceport:{base[:12]}-{_sha256(code)[:12]}"
-    return name if name in _ctr(socket, "images", "ls", "-q").split() else _import(name, [packages, code], socket, environment=environment)
+    _import(name, [packages, code], socket, environment=environment)
+    note.write_text(json.dumps({"digest": packages.digest, "size": packages.size}))
+    for imported in images.glob("packages-*.tar"):
+        imported.unlink()
+    return name
+
+
+class Layer(NamedTuple):
+    """A layer by its digest and size in bytes, and the file that it is in; None when containerd alone has it."""
+
+    digest: str
+    size: int
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, path: Path) -> "Layer":
+        """That of a tar file."""
+        with path.open("rb") as file:
+            return cls(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}", path.stat().st_size, path)
+
+
+def _remembered(note: Path, socket: Path) -> Layer | None:
+    """The packages' layer when containerd still has it."""
+    found = Layer(**json.loads(note.read_text())) if note.exists() else None
+    return found if found and found.digest in _ctr(socket, "content", "ls", "-q").split() else None
+
+
+def _made(images: Path, base: str, socket: Path) -> Layer:
+    """The packages' layer, made anew where others were: disks of machines that test are small."""
+    for old in images.glob("packages-*"):
+        old.unlink()
+    if others := [name for name in _ctr(socket, "images", "ls", "-q").split() if name.startswith("localhost/spaceport:")]:
+        _ctr(socket, "images", "rm", "--sync", *others)
+    _packages_layer(images / f"packages-{base}.tar")
+    return Layer.of(images / f"packages-{base}.tar")
 
 
 def _packages_digest() -> str:
@@ -116,31 +149,26 @@ def _append(target: Path, excluded: Sequence[str], folder: Path) -> None:
     subprocess.run([*command, str(folder.relative_to("/"))], check=True)
 
 
-def _import(name: str, layers: Sequence[Path], socket: Path, *, entrypoint: Sequence[str] = (), environment: dict[str, str] | None = None) -> str:
-    digests = [f"sha256:{_sha256(layer)}" for layer in layers]
+def _import(name: str, layers: Sequence[Layer], socket: Path, *, entrypoint: Sequence[str] = (), environment: dict[str, str] | None = None) -> str:
     runtime = {"Env": [f"{key}={value}" for key, value in (environment or {}).items()], "WorkingDir": "/", **({"Entrypoint": entrypoint} if entrypoint else {})}
-    described = {"architecture": "amd64", "os": "linux", "config": runtime, "rootfs": {"type": "layers", "diff_ids": digests}}
+    described = {"architecture": "amd64", "os": "linux", "config": runtime, "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]}}
     config = json.dumps(described | {"history": [{"created_by": "image.py"} for _ in layers]}).encode()
-    blobs = [{"mediaType": f"{OCI}layer.v1.tar", "digest": digest, "size": layer.stat().st_size} for layer, digest in zip(layers, digests, strict=True)]
+    blobs = [{"mediaType": f"{OCI}layer.v1.tar", "digest": layer.digest, "size": layer.size} for layer in layers]
     manifest = _json("manifest", {"config": _blob("config.v1+json", config), "layers": blobs})
     named = _blob("manifest.v1+json", manifest) | {
         "annotations": {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
     }
-    known = _ctr(socket, "content", "ls", "-q").split()
-    archive = socket.parents[1] / "images" / f"import-{os.getpid()}.tar"
-    archive.parent.mkdir(exist_ok=True)
-    try:
-        with tarfile.open(archive, "w") as tar:
-            _put(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            _put(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [named]}).encode())
-            for content in (config, manifest):
-                _put(tar, f"blobs/sha256/{hashlib.sha256(content).hexdigest()}", content)
-            for layer, digest in zip(layers, digests, strict=True):
-                if digest not in known:  # the packages, mostly
-                    tar.add(layer, f"blobs/sha256/{digest.removeprefix('sha256:')}")
-        _ctr(socket, "images", "import", str(archive))
-    finally:
-        archive.unlink(missing_ok=True)
+    command = ["ctr", "-a", str(socket), "-n", "k8s.io", "images", "import", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing, tarfile.open(fileobj=importing.stdin, mode="w|") as tar:
+        _put(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        _put(tar, "index.json", json.dumps({"schemaVersion": 2, "manifests": [named]}).encode())
+        for content in (config, manifest):
+            _put(tar, f"blobs/sha256/{hashlib.sha256(content).hexdigest()}", content)
+        for layer in layers:
+            if layer.path:
+                tar.add(layer.path, f"blobs/sha256/{layer.digest.removeprefix('sha256:')}")
+    if importing.returncode:
+        raise SystemExit(f"image.py: containerd imported no {name}")
     return name
 
 
@@ -160,11 +188,6 @@ def _put(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     tar.addfile(entry, io.BytesIO(content))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@
 # Traps that this script settles (each found the hard way on this kind of machine):
 #   no CAP_SYS_RESOURCE -> containerd restrict_oom_score_adj=true, else every container fails to start;
 #   kubelet refuses a loopback node IP -> own interface (dummy, or an empty bridge where the kernel has no dummy); registry-less -> own static pause image, imported;
-#   small CI disks -> disk eviction thresholds set low, image GC off, else the kubelet deletes imported images.
+#   small CI disks -> no eviction for the node's disk ("0%": the kubelet ignores the signal), image GC off, else the kubelet deletes imported images and refuses
+#     every pod; a percentage counts blocks that a file system reserves for root, so 1% of a big disk with a small quota was many gigabytes (2026-11-27).
 # Measured (2 cores, 2026-11-24), at load 9-12: containerd 0.6 s, API server 4.7-7.8 s, node Ready 13.6-17.4 s. RSS: apiserver 345 MB, kubelet 115, kcm 111,
 #   etcd 68, containerd 56, scheduler 44.
 # Use: CLUSTER_HOME=${XDG_CACHE_HOME:-$HOME/.cache}/spaceport/kubernetes bash up.sh ; export KUBECONFIG=$CLUSTER_HOME/admin.kubeconfig
@@ -114,7 +115,7 @@ cgroupsPerQOS: true
 enforceNodeAllocatable: []
 failSwapOn: false
 resolvConf: "$R/resolv.conf"
-evictionHard: {memory.available: "100Mi", nodefs.available: "1%", imagefs.available: "1%"}
+evictionHard: {memory.available: "100Mi", nodefs.available: "0%", imagefs.available: "0%"}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 nodeStatusUpdateFrequency: 2s
