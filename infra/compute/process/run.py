@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from infra.compute import contract
@@ -47,7 +48,7 @@ async def run_script(
     owner: str = "",
     secrets: Iterable[str] = (),
 ) -> ScriptResult:
-    """Run the command in `folder` with exactly this environment, and wait for it.
+    """Run the command in `folder` with exactly this environment and a folder of its own for temporary files, and wait for it.
 
     Progress lines go to `on_progress`, all others to `on_line`. When this coroutine is cancelled the script gets
     SIGTERM and `grace_seconds` to seal a checkpoint; when this process dies the script dies with it. The process table shows
@@ -70,7 +71,10 @@ async def run_script(
             on_line(line)
 
     watch, started = MemoryWatch(), time.monotonic()
-    status = await _supervised(runnable(command, folder), environment, folder, heard, grace_seconds, lease_seconds, owner)
+    # A script that is killed clears nothing away, nor does torchrun ever (2.13): a worker's disk would fill over the months.
+    with TemporaryDirectory(prefix="spaceport-", ignore_cleanup_errors=True) as temporary:
+        told = {**environment, "TMPDIR": temporary}
+        status = await _supervised(runnable(command, folder), told, folder, heard, grace_seconds, lease_seconds, owner)
     if lease_seconds and time.monotonic() - started > lease_seconds + grace_seconds and status["code"] == -signal.SIGKILL:
         status = status | {"reason": "lease"}  # it did not end itself, and was swept away
     error = script_error(name, status, list(tail), watch.killed(status))

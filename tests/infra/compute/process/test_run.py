@@ -1,10 +1,12 @@
 """A user's script as a process: its lines, its end, its environment, and that nothing of it stays behind."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -102,6 +104,16 @@ async def test_the_environment_holds_no_secret(tmp_path):
     assert found["WANDB_API_KEY"] == "wanted-by-name"
     assert (found["SPACEPORT_DATA"], found["CUDA_VISIBLE_DEVICES"], found["OMP_NUM_THREADS"]) == ("/data", "1", "3")
     assert (found["HF_HUB_OFFLINE"], found["HTTPS_PROXY"], found["HOME"]) == ("1", "http://proxy:3128", "/home/me")
+
+
+@pytest.mark.parametrize("end", ["pass", "os.kill(os.getpid(), 9)"])
+async def test_temporary_files_go_with_the_script(tmp_path, end):
+    """However a script ends, what it put where programs put such files is gone, and it was in nobody else's way."""
+    left = []
+    with contextlib.suppress(Preempted):
+        await run(f"import os, tempfile; print(tempfile.mkstemp()[1], flush=True); {end}", tmp_path, on_line=left.append)
+    assert Path(left[0]).parent.parent == Path(tempfile.gettempdir())
+    assert not Path(left[0]).parent.exists()
 
 
 def test_a_named_secret_that_is_missing_is_bad_input():
