@@ -68,7 +68,7 @@ test-slow: setup ## the proofs that take gigabytes or many minutes
 	@$(BIN)/pytest -m slow $(ARGS)
 
 test-kubernetes: setup ## trainings in pods of a real cluster: that of KUBECONFIG, else one built here (10 to 25 minutes, once, as root on Debian 12)
-	@$(BIN)/pytest -m "kubernetes and not kills" tests/pipeline/test_kubernetes.py $(ARGS)
+	@$(BIN)/pytest -m "kubernetes and not kills" tests/pipeline/on_kubernetes $(ARGS)
 
 demo-on-targets: setup ## the demo on Jobs, EC2 instances and pods, each from a fresh stack: the same weights (10 to 20 minutes; what can't run here says why)
 	@$(BIN)/pytest -m "slow" tests/pipeline/test_demo_on_targets.py -s $(ARGS)

@@ -41,7 +41,7 @@ def estimate_training(config: RunConfig, dataset: DatasetRevision | None, hub: H
     times = _ratio(rows, receipt.train_rows) * _ratio(config.train.args.get("epochs"), (before.get("train") or {}).get("args", {}).get("epochs"))
     seconds = receipt.seconds * times
     price = usd_per_hour(config.target, hub)
-    usd = None if price is None else round(seconds / 3600 * price * config.train.nodes, 2)
+    usd = None if price is None else round((receipt.way_seconds + seconds) / 3600 * price * config.train.nodes, 2)
     return Estimate(minutes=round(seconds / 60, 1), usd=usd, basis=_basis(receipt))
 
 

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     usd_per_hour: float | None = Field(
         None, ge=0, validation_alias="SPACEPORT_USD_PER_HOUR", description="What this machine costs an hour; the pool of a rented one says so."
     )
+    paid_since: float | None = Field(
+        None,
+        validation_alias="SPACEPORT_PAID_SINCE",
+        description="From when on this machine is paid for, in Unix seconds; its boot script says so. Left out: from the start of the run's process.",
+    )
     home: Path = Field(
         default_factory=lambda: home_of(os.environ),
         validation_alias="SPACEPORT_HOME",

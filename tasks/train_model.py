@@ -49,6 +49,7 @@ class TrainedModel(Frozen):
     attempt: Ticket | None = None  # who may publish it
     earlier_seconds: float = 0.0  # of the attempts before
     lost_seconds: float = 0.0  # of these, what no checkpoint held that this attempt went on from
+    way_seconds: float = 0.0  # of this attempt's machine, before its script
 
 
 async def train(
@@ -61,6 +62,7 @@ async def train(
     test: Path | None = None,
     store: CheckpointStore | None = None,
     owner: str = "",
+    paid_since: float | None = None,
     together: Together | None = None,
     project: str = PROJECT,
     on_line: Listener | None = None,
@@ -70,7 +72,8 @@ async def train(
 
     A streamed dataset's test split comes as a folder of its own, `test`: predict commands always read a folder.
     `work` belongs to this training alone: checkpoints in it are resumed from, an output of an earlier attempt is cleared.
-    With a `store` its checkpoints outlive the machine, max_hours counts all attempts, and a newer attempt ends this one (Superseded).
+    With a `store` its checkpoints outlive the machine, max_hours counts all attempts, and a newer attempt ends this one (Superseded). An attempt's time
+    counts from `paid_since` on (Unix seconds), else from the start of its script.
     `owner` is who the running script is said to belong to, `project` what a tracker files it under. `together`, called with the attempt's
     number, has the other machines start and says where they meet; each of them calls `assist`.
     Raises the error that the script's end stands for; BadInput for an output that can't be published.
@@ -84,7 +87,9 @@ async def train(
             command = command_of(config, "train", gang)
             return await run_script(command, environment, folder, on_line=on_line, on_progress=on_progress, owner=owner, **limits)
 
-        ran, attempt = await _run_once(script, config, work, store, owner, on_line or (lambda line: None), together)
+        say = on_line or (lambda line: None)
+        starting = partial(start_attempt, store, _budget(config), work, say, owner, paid_since) if store else None
+        ran, attempt = await _run_once(script, config, work, starting, say, together)
         output, who = work / "output", script_name(command_of(config, "train"), folder)
         metrics = read_metrics(output, who)
         check_model(output, who, needs_safetensors=config.recipe is not None)
@@ -104,6 +109,7 @@ async def train(
         attempt=attempt.ticket if attempt else None,
         earlier_seconds=attempt.spent_before_seconds if attempt else 0.0,
         lost_seconds=max(0.0, attempt.spent_before_seconds - attempt.kept_seconds) if attempt else 0.0,
+        way_seconds=attempt.way_seconds if attempt else 0.0,
     )
 
 
@@ -130,16 +136,15 @@ async def _run_once(
     script: Callable[..., Awaitable[ScriptResult]],
     config: TrainConfig,
     work: Path,
-    store: CheckpointStore | None,
-    owner: str,
+    starting: Callable[[], Awaitable[tuple[Attempt, float | None]]] | None,
     say: Listener,
     together: Together | None,
 ) -> tuple[ScriptResult, Attempt | None]:
-    """The script, within what is left of its hours; with a store as an attempt that may be superseded, with others as one of several machines."""
+    """The script, within what is left of its hours; `starting` makes it an attempt that may be superseded, `together` one of several machines."""
     limits = {"grace_seconds": config.grace_seconds, "secrets": config.secrets}
-    if store is None:
+    if starting is None:
         return await script(**limits, lease_seconds=_budget(config).left_seconds(0)), None
-    attempt, lease_seconds = await start_attempt(store, _budget(config), work, say, owner)
+    attempt, lease_seconds = await starting()
     async with together(attempt.number) if together else nullcontext() as gang:
         limited = partial(script, gang, **limits, lease_seconds=lease_seconds)
         return await run_attempt(attempt, limited, work, say, counts_renamed=config.recipe is None), attempt

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 from pydantic import JsonValue
 
 from infra.compute.gang import Gang
+from infra.compute.paid_time import paid_since
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
 from infra.hub.reading_endpoint import DatasetAddress, reading_endpoint
@@ -80,7 +81,8 @@ async def inputs_task(job: TrainingJob) -> Inputs:
 async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
     """The script, by its contract; loss, step and ETA show while it runs. A bag of words is measured on the idle core beside it."""
     log, run_id = get_run_logger(), own_run_id()
-    shows = ProgressDisplay(PrefectApi.from_settings(), run_id, log, price_per_hour(job.train))
+    since = paid_since()
+    shows = ProgressDisplay(PrefectApi.from_settings(), run_id, log, price_per_hour(job.train), since)
     baseline = asyncio.create_task(_baseline(job, inputs)) if job.train.recipe and job.train.data == "download" else None
     try:
         with _rows(job, inputs) as rows:
@@ -93,6 +95,7 @@ async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
                 test=inputs.data,
                 store=job.store,
                 owner=run_id or "",
+                paid_since=since,
                 together=_together(job, run_id),
                 project=job.model.repo_id.replace("/", "-"),
                 on_line=log.info,
@@ -165,7 +168,8 @@ def _finish(attempt: Attempt | None, candidate: ModelRevision) -> None:
 def _receipt(job: TrainingJob, inputs: Inputs, trained: TrainedModel) -> Receipt:
     return Receipt(
         seconds=round(trained.seconds, 1),
-        usd=round(trained.seconds / 3600 * price, 4) if (price := price_per_hour(job.train)) is not None else None,
+        way_seconds=round(trained.way_seconds, 1),
+        usd=round((trained.way_seconds + trained.seconds) / 3600 * price, 4) if (price := price_per_hour(job.train)) is not None else None,
         cpu_seconds=round(trained.cpu_seconds, 1),
         max_rss_bytes=trained.max_rss_bytes,
         train_rows=train_rows(inputs.data),

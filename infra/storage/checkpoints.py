@@ -99,6 +99,7 @@ class Attempt:
         self._head, self._tag = head, tag
         self._damaged: set[str] = set()
         self._number = 0
+        self.way_seconds = 0.0  # of this attempt's machine, before its script
         self._used_seconds = 0.0
         self._lost: Superseded | None = None
         # Two locks: while gigabytes are uploaded the head still moves, for the seconds used.
@@ -163,7 +164,7 @@ class Attempt:
     def spend(self, seconds: float, *, is_last: bool = False) -> None:
         """Record how many seconds this attempt has used so far; unless they are its last, only look where that isn't worth a move yet. Raises Superseded."""
         self._used_seconds = max(self._used_seconds, seconds)
-        unrecorded_seconds = self.spent_before_seconds + seconds - self._head.spent_seconds
+        unrecorded_seconds = self._bill()["spent_seconds"] - self._head.spent_seconds
         if unrecorded_seconds < self._store.record_seconds and not is_last:
             self.check()
         else:
@@ -211,7 +212,7 @@ class Attempt:
         raise Unhealthy(f"{self._shelf.uri}: the head can't be moved. Run it again.")
 
     def _bill(self) -> dict[str, float]:
-        return {"spent_seconds": self.spent_before_seconds + self._used_seconds}
+        return {"spent_seconds": self.spent_before_seconds + self.way_seconds + self._used_seconds}
 
     def _is_ours(self, head: Head) -> bool:
         return (head.attempt, head.token) == (self.ticket.attempt, self.ticket.token)

@@ -16,8 +16,8 @@ _CPU_FACTS, _GPU_FACTS = Path("/proc/cpuinfo"), Path("/proc/driver/nvidia/gpus")
 class Receipt(Frozen):
     """Wall and CPU seconds of the script, memory at most, training rows (None where they were streamed), dollars (None without a price), and the machine.
 
-    `seconds` and `usd` are the last attempt's; `earlier_seconds` those of the attempts before, and `lost_seconds` what of these no sealed checkpoint held
-    (None in receipts that don't say).
+    `seconds` and `usd` are the last attempt's, and `usd` pays for the `way_seconds` of its machine before the script too; `earlier_seconds` are those of
+    the attempts before, and `lost_seconds` what of these no sealed checkpoint held (None in receipts that don't say).
     """
 
     target: str = "process"
@@ -26,6 +26,7 @@ class Receipt(Frozen):
     max_rss_bytes: int
     train_rows: int | None = None
     usd: float | None = None
+    way_seconds: float = 0.0
     machine: str = ""
     attempts: int = 1
     earlier_seconds: float = 0.0
@@ -35,8 +36,11 @@ class Receipt(Frozen):
         """What it cost, and what kills took; of a training that was found done, what wasn't paid again."""
         if reused:
             kept_seconds = self.earlier_seconds - (self.earlier_seconds if self.lost_seconds is None else self.lost_seconds)
-            return {"saved by reuse": f"{in_minutes(self.seconds + kept_seconds)} of training{self._price(self.seconds + kept_seconds)}"}
+            paid_seconds = self.way_seconds + self.seconds + kept_seconds
+            return {"saved by reuse": f"{in_minutes(self.seconds + kept_seconds)} of training{self._price(paid_seconds)}"}
         cost = {"training": f"{in_minutes(self.seconds)}{self._price(self.seconds)}{f' on {self.machine}' if self.machine else ''}"}
+        if self.usd and self.way_seconds:
+            cost["before the script"] = f"{in_minutes(self.way_seconds)}{self._price(self.way_seconds)}: the machine's start, and the data"
         if self.attempts > 1:
             cost["attempts before"] = f"{self.attempts - 1}, {in_minutes(self.earlier_seconds)}{self._price(self.earlier_seconds)}"
         if self.lost_seconds:
@@ -45,7 +49,7 @@ class Receipt(Frozen):
 
     def _price(self, seconds: float) -> str:
         """What so many seconds cost on this machine; empty without a price."""
-        return f", {seconds * self.usd / self.seconds:.2f} USD" if self.usd is not None and self.seconds else ""
+        return f", {seconds * self.usd / (self.way_seconds + self.seconds):.2f} USD" if self.usd is not None and self.seconds else ""
 
     def dump(self) -> bytes:
         """The bytes of the file."""

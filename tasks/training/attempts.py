@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ SUPERSEDED_GRACE_SECONDS = 5.0
 
 
 class Budget(Frozen):
-    """What all attempts together may take: hours, and dollars at the machine's price an hour. On a rented machine no run with dollars begins unpriced."""
+    """What all attempts together may take: hours, and dollars at the price an hour of their machines. On a rented one no run with dollars begins unpriced."""
 
     max_hours: float | None = None
     max_usd: float | None = None
@@ -37,10 +38,15 @@ class Budget(Frozen):
         return left
 
 
-async def start_attempt(store: CheckpointStore, budget: Budget, work: Path, say: Callable[[str], None], note: str = "") -> tuple[Attempt, float | None]:
-    """Take the next number, and bring the newest sealed checkpoint into `work/checkpoints`. Returns the attempt and its lease in seconds."""
+async def start_attempt(
+    store: CheckpointStore, budget: Budget, work: Path, say: Callable[[str], None], note: str = "", paid_since: float | None = None
+) -> tuple[Attempt, float | None]:
+    """Take the next number, and bring the newest sealed checkpoint into `work/checkpoints`. Returns the attempt and its lease in seconds.
+
+    The attempt's time counts from `paid_since` on, in Unix seconds; None: from its script's start on.
+    """
     attempt = await asyncio.to_thread(store.take, note or socket.gethostname())
-    lease_seconds = budget.left_seconds(attempt.spent_before_seconds)
+    budget.left_seconds(attempt.spent_before_seconds)  # refused before gigabytes are brought
     brought = await asyncio.to_thread(resume, attempt, work / "checkpoints", work)
     for name in attempt.damaged:
         say(f"checkpoint {name} in {attempt.uri} is damaged and is passed over.")
@@ -48,7 +54,8 @@ async def start_attempt(store: CheckpointStore, budget: Budget, work: Path, say:
         say(f"attempt {attempt.number} goes on from checkpoint {brought} of {attempt.uri}")
     elif attempt.sealed and attempt.sealed[0].name not in attempt.damaged:
         say(f"attempt {attempt.number} goes on from checkpoint {attempt.sealed[0].name}, or a newer one, which this machine still has")
-    return attempt, lease_seconds
+    attempt.way_seconds = 0.0 if paid_since is None else max(0.0, time.time() - paid_since)
+    return attempt, budget.left_seconds(attempt.spent_before_seconds + attempt.way_seconds)
 
 
 async def run_attempt(

@@ -114,7 +114,7 @@ class TrainConfig(Frozen):
         gt=0,
         allow_inf_nan=False,
         title="Money budget (USD)",
-        description="Of all attempts together, at the price an hour of the machine's pool. It ends like the time budget.",
+        description="Of all attempts together, each from its machine's start on, at the price an hour of the machine's pool. It ends like the time budget.",
     )
     grace_seconds: float = Field(30.0, ge=0, le=3600, title="Grace", description="Seconds between SIGTERM and the end, to seal a checkpoint.")
 

@@ -17,9 +17,11 @@ Facts = Mapping[str, float | int | str]
 class ProgressDisplay:
     """Called with the facts of each progress line (`step`, `total`, `loss`, `eta_seconds`)."""
 
-    def __init__(self, api: PrefectApi, run_id: str | None, log: "Logger | LoggerAdapter[Any]", usd_per_hour: float | None = None) -> None:
+    def __init__(
+        self, api: PrefectApi, run_id: str | None, log: "Logger | LoggerAdapter[Any]", usd_per_hour: float | None = None, paid_since: float | None = None
+    ) -> None:
         self.api, self.run_id, self.log, self.usd_per_hour = api, run_id, log, usd_per_hour
-        self.began_at = time.monotonic()
+        self.paid_since = paid_since or time.time()
         self.artifact = ProgressArtifact(api, run_id)
         self.shown_at = self.logged_at = float("-inf")
 
@@ -30,7 +32,7 @@ class ProgressDisplay:
         if "step" not in facts:
             return
         now = time.monotonic()
-        text = describe(facts) + (f", {(now - self.began_at) / 3600 * self.usd_per_hour:.2f} USD in this attempt" if self.usd_per_hour else "")
+        text = describe(facts) + (f", {(time.time() - self.paid_since) / 3600 * self.usd_per_hour:.2f} USD in this attempt" if self.usd_per_hour else "")
         if now - self.logged_at > LOG_SECONDS:
             self.logged_at = now
             self.log.info(text)

@@ -22,7 +22,7 @@ from tests.docs.pages import commands_of
 
 # Programs whose words nobody here can judge, and why. A command of another program fails until it has a reader or a line here.
 OTHERS: Mapping[str, str] = {
-    "kubectl": "wants a cluster: tests/pipeline/test_kubernetes.py applies the same manifests; that they exist is looked at here",
+    "kubectl": "wants a cluster: tests/pipeline/on_kubernetes applies the same manifests; that they exist is looked at here",
     "docker": "wants a Docker daemon",
     "aws": "wants an account at AWS",
     "sudo": "createuser and createdb of a PostgreSQL server that isn't everywhere: tests/prefect_database.py makes one where it is",

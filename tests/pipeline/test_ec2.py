@@ -82,6 +82,7 @@ def test_a_machine_trains_and_no_other_target_trains_again(
     config = no_space(project, "acme/on-a-machine")
     code, report, said = spaceport("run", str(config), "--target", POOL)
     assert (code, report["outcome"]) == (0, "promoted"), said + "".join(cloud.console(found["InstanceId"]) for found in machines())
+    assert "USD: the machine's start, and the data" in report["cost"]["before the script"]
     eventually(lambda: machines(*LIVING) == [])
     (machine,) = machines()
     assert (machine["InstanceType"], machine["StateReason"]["Code"]) == ("t3.large", "Client.InstanceInitiatedShutdown")

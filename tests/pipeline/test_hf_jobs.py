@@ -1,5 +1,6 @@
 """Training on rented Hugging Face Jobs: the same as on this machine, and true whatever dies. On the embedded Hub, which really runs Jobs."""
 
+import json
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,8 +73,8 @@ def test_a_job_trains_and_no_other_target_trains_again(spaceport: Any, project: 
     assert [leased for leased in list_leased() if leased.target == POOL] == []
 
 
-def test_a_plan_says_dollars_at_the_pools_price(spaceport: Any, project: Path, prefect: PrefectApi) -> None:
-    """As long as the live model took, by what the pool says an hour costs: not the price of another unit, and not of another target."""
+def test_a_plan_says_dollars_at_the_pools_price(spaceport: Any, project: Path, prefect: PrefectApi, hub_api: Any, tmp_path: Path) -> None:
+    """As long as the live model took and its machine before it, by what the pool says an hour costs: not the price of another unit or target."""
     config, deployment = no_space(project, "acme/on-a-job"), prefect.deployment_id(f"train_model/{POOL}")
     assert spaceport("run", str(config), "--target", POOL)[1]["outcome"] in {"promoted", "unchanged"}
     prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {"usd_per_hour": 3600.0}})
@@ -81,7 +82,10 @@ def test_a_plan_says_dollars_at_the_pools_price(spaceport: Any, project: Path, p
         planned = [spaceport("plan", str(config), "--target", target, "--train.seed", "7")[1]["training"] for target in (POOL, "process")]
     finally:
         prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
-    assert planned[0]["usd"] > 0 and planned[0]["usd"] == pytest.approx(planned[0]["minutes"] * 60, abs=3.1)  # minutes are told to a tenth
+    (candidate,) = [branch.name for branch in hub_api.list_repo_refs("acme/on-a-job").branches if branch.name != "main"]
+    receipt = json.loads(Path(hub_api.hf_hub_download("acme/on-a-job", ".spaceport/receipt.json", revision=candidate, local_dir=tmp_path)).read_text())
+    assert planned[0]["usd"] == pytest.approx(planned[0]["minutes"] * 60 + receipt["way_seconds"], abs=3.1)  # minutes are told to a tenth
+    assert receipt["way_seconds"] > 0
     assert planned[1]["usd"] == 0
 
 

@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,6 @@ def test_a_running_sum_is_told_while_it_runs(rented: Project) -> None:
     assert "USD so far" in _in_words(standing(usd_per_hour))
     assert standing(None).usd is None and "USD" not in _in_words(standing(None))
     for price, shown in ((usd_per_hour, r"step 1 of 2, 10\.\d\d USD in this attempt"), (None, "step 1 of 2")):
-        display = ProgressDisplay(rented.api, run_id, logging.getLogger(), price)
-        display.began_at -= 1.0
+        display = ProgressDisplay(rented.api, run_id, logging.getLogger(), price, time.time() - 1.0)
         display({"step": 1, "total": 2})
         assert re.fullmatch(shown, rented.api.artifacts(run_id, PROGRESS_KEY)[0]["description"])

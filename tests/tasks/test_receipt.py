@@ -11,6 +11,15 @@ def test_it_says_what_a_training_cost_and_what_reuse_saved() -> None:
     assert TAKEN.in_words(reused=True) == {"saved by reuse": "6.0 min of training, 0.50 USD"}
 
 
+def test_what_lay_before_the_script_was_paid_too() -> None:
+    """A rented machine costs from its start on: the sum is told in its parts, and reuse saves both."""
+    rented = TAKEN.model_copy(update={"way_seconds": 120.0, "usd": 0.8})
+    told = rented.in_words(reused=False)
+    assert told == {"training": "6.0 min, 0.60 USD", "before the script": "2.0 min, 0.20 USD: the machine's start, and the data"}
+    assert rented.in_words(reused=True) == {"saved by reuse": "6.0 min of training, 0.80 USD"}
+    assert rented.model_copy(update={"usd": None}).in_words(reused=False) == {"training": "6.0 min"}
+
+
 def test_it_names_the_machine() -> None:
     """So that seconds mean something."""
     assert TAKEN.model_copy(update={"machine": "AMD EPYC, 2 cores"}).in_words(reused=False) == {"training": "6.0 min, 0.50 USD on AMD EPYC, 2 cores"}

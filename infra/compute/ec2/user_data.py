@@ -27,6 +27,7 @@ UNIT: Final = (
 SCRIPT = """#!/bin/bash
 # Spaceport: one training run, then off. There are no secrets here: the machine fetches them itself, by its role.
 exec 2>&1
+export SPACEPORT_PAID_SINCE=$(date +%s)
 if [ "$1" != unit ]; then
   trap 'shutdown -h now' EXIT
   setsid bash -c 'sleep {backstop_seconds}; shutdown -h now' </dev/null &

@@ -1,6 +1,7 @@
 """Attempts at one training: resumed anywhere, fenced by the store, within one budget. Real scripts, folder and S3."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import psutil
@@ -57,8 +58,8 @@ class Trainings:
         told = {"args": args, "max_hours": max_hours, "grace_seconds": grace_seconds}
         return TrainConfig(code=str(self.folder / "code"), command=("python", "train.py"), dtype="float32", **told)
 
-    async def on(self, machine: str, config: TrainConfig):
-        return await train(self.folder, None, config, Columns(), self.folder / machine, store=self.store, owner=machine, on_line=self.lines.append)
+    async def on(self, machine: str, config: TrainConfig, **more):
+        return await train(self.folder, None, config, Columns(), self.folder / machine, store=self.store, owner=machine, on_line=self.lines.append, **more)
 
     def pid(self) -> int | None:
         return next((int(line.split()[1]) for line in self.lines if line.startswith("pid ")), None)
@@ -123,6 +124,20 @@ async def test_the_budget_counts_all_attempts(tmp_path):
         await trainings.on("b", trainings.config(max_hours=hours))
     trained = await trainings.on("b", trainings.config(max_hours=1))
     assert trained.metrics == {"began": 3, "step": 6}
+
+
+async def test_a_machine_that_is_paid_from_its_start_counts_from_it(tmp_path):
+    """What lay before the script is on the bill and in its budget: it is refused where nothing is left for it, and ended where that is used up."""
+    trainings = Trainings(tmp_path, str(tmp_path / "store"))
+    with pytest.raises(QuotaExceeded, match=r"train.max_hours = 0.5: 1.00 hours are used"):
+        await trainings.on("a", trainings.config(max_hours=0.5), paid_since=time.time() - 3600)
+    with pytest.raises(QuotaExceeded, match=r"hours were used up, a checkpoint is sealed"):
+        await trainings.on("b", trainings.config(max_hours=3608 / 3600, hold_at=3), paid_since=time.time() - 3600)
+    assert 3608 <= trainings.store.head().spent_seconds < 3700
+    trained = await trainings.on("c", trainings.config(), paid_since=time.time() - 60)
+    assert trained.metrics == {"began": 3, "step": 6} and 60 <= trained.way_seconds < 100
+    assert trained.earlier_seconds >= 3608 and trained.lost_seconds >= 3600  # no checkpoint holds a way
+    assert trainings.store.head().spent_seconds >= trained.earlier_seconds + 60
 
 
 def test_what_is_left_of_a_budget():

@@ -65,10 +65,12 @@ def ended(instances: Instances, machine: Machine) -> tuple[Machine, SpaceportErr
 def test_a_machine_has_its_secret_and_nobody_sees_it(cloud: Ec2Cloud, instances: Instances, boot: Any) -> None:
     """It reads it by its role over IMDSv2, also where the worker has none of its names. Neither user data, tags, console nor description hold it; then
     the machine is off, and gone."""
-    machine = boot("echo $PLAIN; test $HF_TOKEN = " + CANARY[:9] + "'" + CANARY[9:] + "' && echo has it", needs=(), PLAIN="as it is")
+    ordered_at, asks = time.time(), "test $HF_TOKEN = " + CANARY[:9] + "'" + CANARY[9:] + "' && echo has it"
+    machine = boot("echo $PLAIN; echo $SPACEPORT_PAID_SINCE; " + asks, needs=(), PLAIN="as it is")
     found, _ = ended(instances, machine)
     assert (found.stage, found.said) == ("terminated", "Client.InstanceInitiatedShutdown")
-    assert instances.last_lines(machine.id).splitlines() == ["as it is", "has it"]
+    plain, paid_since, has = instances.last_lines(machine.id).splitlines()
+    assert (plain, has) == ("as it is", "has it") and ordered_at - 1 < int(paid_since) <= time.time()
     instance_id = machine.id.partition("/")[2]
     attribute = cloud.client("ec2").describe_instance_attribute(InstanceId=instance_id, Attribute="userData")
     shown = json.dumps([cloud.instance(instance_id), attribute], default=str) + cloud.console(instance_id)
@@ -175,7 +177,7 @@ def test_the_boot_script_is_small_and_quotes_what_it_is_told() -> None:
     """A value with quotes, spaces and newlines stays one value; 16 KiB are the limit; needed secrets want a secret's name."""
     nasty = 'a\'b "c" $(reboot)\nd'
     script = boot_script(order("true", environment={"NASTY": nasty, "not a name": "x"}))
-    _, line = script.split("\nexport ")
+    line = script.rpartition("\nexport ")[2]
     assert shlex.split("export " + line.partition("\n/opt/python")[0]) == ["export", f"NASTY={nasty}"] and "not a name" not in script
     with pytest.raises(BadInput, match=f"{MAX_BYTES:,}"):
         user_data(order("true", environment={"LONG": "x" * MAX_BYTES}), "/opt/python", None, [])

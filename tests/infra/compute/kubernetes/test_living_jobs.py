@@ -1,4 +1,4 @@
-"""Which Job of a run counts, of those that a cluster lists; what a cluster really lists is looked at in tests/pipeline/test_kubernetes.py."""
+"""Which Job of a run counts, of those that a cluster lists; what a cluster really lists is looked at in tests/pipeline/on_kubernetes."""
 
 import pytest
 
