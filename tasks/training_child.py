@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -23,6 +24,7 @@ from infra.settings import Settings
 from tasks.outcomes import TRAINING_RUN_KEY
 from tasks.showing import show_link
 from tasks.training.progress import ProgressArtifact, percent_of
+from tasks.training.spent import check_budget
 from tasks.training_standing import where_it_stands
 
 SERVER_PATIENCE_SECONDS = 600.0
@@ -47,6 +49,7 @@ async def trained_by_a_child(ledger: Ledger, deployment: str, parameters: dict[s
             tags=("spaceport", step_tag(record.key)),
             job_variables=leased(deployment, parameters.get("config")),
             why=why,
+            may_start=partial(check_budget, model.repo_id, record.key, deployment.partition("/")[2], parameters["config"]["train"], ledger.hub),
         )
         if child is None or child.run_id != found.run_id:
             await show_link(TRAINING_RUN_KEY, found.url, f"training run train-{record.key[:8]}")

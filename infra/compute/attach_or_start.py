@@ -36,15 +36,20 @@ def attach_or_start(
     tags: tuple[str, ...] = (),
     job_variables: Mapping[str, Any] | None = None,
     why: str = STARTED_AGAIN,
+    may_start: Callable[[], None] = lambda: None,
 ) -> Child:
     """Find the living child, retry the failed one in place, or start the next generation. The newest generation that there is decides.
 
     The next one follows a child that Prefect calls done and the ledger doesn't know, and one that ended badly and isn't what is asked for now: a run
-    that is retried in place keeps its pool, its limits and its settings. A living child is attached to whatever its limits are.
+    that is retried in place keeps its pool, its limits and its settings. A living child is attached to whatever its limits are; before another is
+    started, or one is retried, `may_start` may refuse by an error of its own.
     """
     deployment_id = api.deployment_id(deployment)
     keys = [key_of(generation) for generation in range(MAX_GENERATIONS)]
-    for key in keys[_newest(api, keys) :]:
+    number, newest = _newest(api, keys)
+    if (newest is None or newest["state"]["type"] in FINAL_STATES) and not is_done():
+        may_start()
+    for key in keys[number:]:
         run = api.create_run(deployment, parameters, idempotency_key=key, name=name, tags=tags, job_variables=job_variables)
         child = Child(run_id=run["id"], url=api.run_url(run["id"]), started=run["run_count"] == 0 and run["state"]["type"] in {"SCHEDULED", "PENDING"})
         state = run["state"]["type"]
@@ -61,10 +66,10 @@ def attach_or_start(
     raise Unhealthy(f"{deployment}: {MAX_GENERATIONS} runs of this work have ended and the ledger knows none. Is HF_ENDPOINT the same for worker and pipeline?")
 
 
-def _newest(api: PrefectApi, keys: Sequence[str]) -> int:
-    """The number of the newest generation that was ever started; 0 where none was."""
-    known = {run["idempotency_key"] for run in api.find_runs(keys=keys)}
-    return max((number for number, key in enumerate(keys) if key in known), default=0)
+def _newest(api: PrefectApi, keys: Sequence[str]) -> tuple[int, Any]:
+    """The newest generation that was ever started: its number, and its run; 0 and None where none was."""
+    known = {run["idempotency_key"]: run for run in api.find_runs(keys=keys)}
+    return max(((number, known[key]) for number, key in enumerate(keys) if key in known), key=lambda found: found[0], default=(0, None))
 
 
 def _is_otherwise(run: Any, parameters: Mapping[str, Any], job_variables: Mapping[str, Any] | None) -> bool:

@@ -185,18 +185,20 @@ def test_cancelling_the_pipeline_ends_the_job(training: Training, prefect: Prefe
 
 @pytest.mark.slow
 def test_money_ends_a_training_like_a_lease(spaceport: Any, work: Any, jobs: Any, hub_api: Any) -> None:
-    """`max_usd` at the Job's price is its time: the script is told, the run fails as quota, no Job is left. It isn't to be had twice; more money is."""
+    """`max_usd` at the Job's price is its time: the script is told, the run fails as quota, no Job is left. Asked again, none is rented; more money goes on."""
     script = work.folder / "script.py"
     script.write_text(script.read_text().replace("folder = Path(__file__).parent", f"folder = Path({str(work.folder)!r})"))
     (price,) = [hardware.unit_cost_usd * 60 for hardware in hub_api.list_jobs_hardware() if hardware.name == "cpu-basic"]
     poor, rich = f"{price * 25 / 3600:.8f}", f"{price:.8f}"
     code, report, _ = spaceport("run", str(work.config), "--target", POOL, "--train.max_usd", poor)
     assert (code, report["error"]["kind"]) == (1, "quota") and "train.max_usd" in report["error"]["message"]
-    assert (work.folder / "told").exists()
+    assert (work.folder / "told").exists() and "USD, all attempts together" in report["cost"]["training so far"]
     eventually(lambda: jobs("RUNNING", "SCHEDULING") == [])
+    rented = len(jobs())
     work.go()  # from here on the script would end well at once
     code, report, _ = spaceport("run", str(work.config), "--target", POOL, "--train.max_usd", poor)
     assert (code, report["error"]["kind"]) == (1, "quota") and "hours are used by the attempts so far. Raise it" in report["error"]["message"]
+    assert len(jobs()) == rented  # no machine was had only to say so
     assert spaceport("run", str(work.config), "--target", POOL, "--train.max_usd", rich)[1]["outcome"] == "promoted"
 
 

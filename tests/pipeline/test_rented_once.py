@@ -14,7 +14,7 @@ from infra.compute.attach_or_start import STARTED_AGAIN, Child, attach_or_start
 from infra.compute.rented.leftovers import SCRIPT_GRACE_SECONDS, end_leftovers
 from infra.compute.rented.machines import Machine
 from infra.compute.waiting import see_through
-from infra.errors import Unhealthy
+from infra.errors import QuotaExceeded, Unhealthy
 from infra.prefect_api import PrefectApi
 from tasks.training_gang import other_machines
 from tests.eventually import eventually, eventually_async
@@ -78,10 +78,10 @@ class Asked:
     def __init__(self, api: PrefectApi) -> None:
         self.api, self.work, self.is_done = api, uuid.uuid4().hex, False
 
-    def with_hours(self, hours: float, lease_seconds: int | None = None, why: str = STARTED_AGAIN) -> Child:
+    def with_hours(self, hours: float, lease_seconds: int | None = None, why: str = STARTED_AGAIN, **more: Any) -> Child:
         terms = {"env": {"LEASE": str(lease_seconds)}} if lease_seconds else None
         told: dict[str, Any] = {"key_of": lambda generation: f"{self.work}-{generation}", "is_done": lambda: self.is_done, "name": "train-cafe"}
-        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, why=why, **told)
+        return attach_or_start(self.api, f"{POOL}/{POOL}", {"config": {"train": {"max_hours": hours}}}, job_variables=terms, why=why, **told, **more)
 
     async def attach(self, hours: float, why: str) -> Child:
         return await asyncio.to_thread(self.with_hours, hours, why=why)
@@ -112,6 +112,29 @@ def test_a_living_run_is_attached_to_whatever_its_limits(rented: Project) -> Non
     asked.end(first)
     second = asked.with_hours(2)
     assert asked.with_hours(1).run_id == second.run_id and rented.state(first.run_id)[0] == "FAILED"
+
+
+def test_what_may_not_start_costs_nothing_and_what_lives_is_attached_to(rented: Project) -> None:
+    """A refusal comes before a run is made or retried, not before one that lives is waited for, and not where the work is done."""
+    asked, refused = Asked(rented.api), "quota: nothing is left"
+
+    def refuse() -> None:
+        raise QuotaExceeded(refused)
+
+    def ask() -> Child:
+        return asked.with_hours(1, may_start=refuse)
+
+    with pytest.raises(QuotaExceeded, match=refused):
+        ask()
+    child = asked.with_hours(1)
+    assert child.started and ask().run_id == child.run_id
+    asked.end(child)
+    with pytest.raises(QuotaExceeded, match=refused):
+        ask()
+    assert rented.state(child.run_id)[0] == "FAILED"
+    rented.api.set_state(child.run_id, "COMPLETED", "done", force=True)
+    asked.is_done = True
+    assert ask().run_id == child.run_id
 
 
 def training_over_several(rented: Project) -> str:

@@ -16,12 +16,12 @@ from deployments.status import _in_words
 from infra.compute.phases import IMAGE_LABEL
 from infra.compute.pools import check_pool
 from infra.compute.prices import check_price, usd_per_hour
-from infra.errors import BadInput
+from infra.errors import BadInput, QuotaExceeded
 from infra.hub.client import HubClient
 from infra.prefect_api import PrefectApi
 from tasks.outcomes import PROGRESS_KEY
 from tasks.training.progress import ProgressDisplay
-from tasks.training.spent import spent_so_far, store_of
+from tasks.training.spent import check_budget, spent_so_far, store_of
 from tasks.training_standing import where_it_stands
 from tests.eventually import eventually
 from tests.pipeline.yard import POOL, Project, on_the_server
@@ -99,7 +99,10 @@ def test_a_target_that_nobody_serves_is_said_by_check(prefect: PrefectApi, space
 def test_what_a_failed_training_has_taken_is_told_in_time_and_dollars(
     rented: Project, spaceport: Any, prefect: PrefectApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """All attempts and machines, at the target's price; without a price in time alone, and nothing is made up where no record is to be had."""
+    """All attempts and machines, at the target's price; without a price in time alone, and nothing is made up where no record is to be had.
+
+    What has used up its budget is refused by the same sum, before a machine is rented for it.
+    """
     from huggingface_hub import HfApi
 
     hub, deployment = HubClient(HfApi(endpoint=spaceport.endpoint, token=spaceport.key("hub-write"))), prefect.deployment_id("train_model/hf-jobs")
@@ -112,6 +115,12 @@ def test_what_a_failed_training_has_taken_is_told_in_time_and_dollars(
             priced, unpriced, unknown = [
                 spent_so_far("acme/failed", key, on, 2, hub) for key, on in (("a" * 64, "hf-jobs"), ("a" * 64, "nowhere"), ("b" * 64, "hf-jobs"))
             ]
+            for key, train in (("a" * 64, {"max_usd": 8.0, "nodes": 2}), ("a" * 64, {"max_hours": 0.6}), ("b" * 64, {"max_usd": 1.0}), ("a" * 64, {})):
+                check_budget("acme/failed", key, "hf-jobs", train, hub)  # nothing is used up
+            with pytest.raises(QuotaExceeded, match=r"train.max_usd = 7 at 15 USD an hour: 0.50 hours are used by the attempts so far. Raise it"):
+                check_budget("acme/failed", "a" * 64, "hf-jobs", {"max_usd": 7.0, "nodes": 2}, hub)
+            with pytest.raises(QuotaExceeded, match=r"train.max_hours = 0.4: 0.50 hours"):
+                check_budget("acme/failed", "a" * 64, "hf-jobs", {"max_hours": 0.4, "max_usd": 8.0}, hub)
     finally:
         prefect.call("PATCH", f"/deployments/{deployment}", {"job_variables": {}})
     assert priced == {"training so far": "30.0 min, 7.50 USD, all attempts together"}
