@@ -6,6 +6,7 @@ itself can't say so.
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -76,23 +77,30 @@ def watched(command: Sequence[str], environment: Mapping[str, str], lease_ends: 
     """
     memory, metadata, reason = MemoryWatch(), Metadata(), None
     told: list[int] = []
-    started: list[subprocess.Popen[bytes]] = []
+    untold: list[subprocess.Popen[bytes]] = []  # the run, until it is told to stop
+
+    def tell(*, from_here: bool) -> None:
+        with contextlib.suppress(IndexError):
+            run = untold.pop()
+            if from_here:
+                run.terminate()
 
     def hear(number: int, _frame: object) -> None:
-        if told_alone and started and not told and reason is None:
-            started[0].terminate()
         told.append(number)
+        tell(from_here=told_alone)
 
     signal.signal(signal.SIGTERM, hear)
     process = subprocess.Popen(command, env=dict(environment), stdin=subprocess.DEVNULL)
-    started.append(process)
+    untold.append(process)
+    if told:  # while the run was being started
+        tell(from_here=told_alone)
     while process.poll() is None and reason is None:
         reason = _reason(metadata, lease_ends)
         if reason is None:
             _wait(process, min(NOTICE_SECONDS, max(0.1, lease_ends - time.monotonic())))
     if process.poll() is None:
         print(f"{SAID}telling the run to stop: {reason}", flush=True)
-        process.terminate()
+        tell(from_here=True)
         _wait(process, GRACE_SECONDS)
         process.kill()
         process.wait()

@@ -158,6 +158,43 @@ def test_a_shutdown_that_tells_one_process_reaches_the_run_once(tmp_path: Path) 
         assert said.count("told\n") == heard and "sealed" in said and "preempted: the machine was told to shut down" in said, said
 
 
+TOLD_AT_THE_START = """
+import os, signal, subprocess, sys, time
+
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        time.sleep(0.5)  # the run is there, and listens
+        os.kill(os.getpid(), signal.SIGTERM)
+
+subprocess.Popen = Popen
+from infra.compute.ec2.on_machine import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_shutdown_while_the_run_is_being_started_reaches_it() -> None:
+    """The signal comes before we know the run that it is for: it is passed on as soon as we do."""
+    run = ["bash", "-c", "trap 'echo told; exit 75' TERM; for i in $(seq 400); do sleep 0.05; done"]
+    begun = [sys.executable, "-c", TOLD_AT_THE_START, "--told-alone", "--lease-seconds", "600", "--", *run]
+    said = subprocess.run(begun, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False).stdout
+    assert said.startswith("told\n") and "preempted: the machine was told to shut down" in said
+
+
+def test_a_run_that_seals_is_not_told_again_at_its_lease(tmp_path: Path) -> None:
+    """A second SIGTERM would cut the time to seal short."""
+    over = tmp_path / "over"
+    run = ["bash", "-c", f"trap 'echo told' TERM; echo training; until [ -e {over} ]; do sleep 0.05; done; echo sealed"]
+    begun = [sys.executable, "-m", "infra.compute.ec2.on_machine", "--told-alone", "--lease-seconds", "4", "--", *run]
+    with subprocess.Popen(begun, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as machine:
+        assert machine.stdout is not None and machine.stdout.readline() == "training\n"
+        machine.send_signal(signal.SIGTERM)
+        said = [machine.stdout.readline(), machine.stdout.readline()]
+        over.touch()
+        said += machine.stdout.read().splitlines(keepends=True)
+    assert said[0] == "told\n" and "telling the run to stop: " in said[1] and said[2] == "sealed\n" and "quota" in said[3] and len(said) == 4
+
+
 @pytest.mark.slow
 def test_a_machine_dies_at_its_lease_whatever_is_killed_on_it(cloud: Ec2Cloud, instances: Instances, boot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The timer is armed by the user data before anything else, so that even a machine whose own watch was killed, or hangs, is off soon after."""
