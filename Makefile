@@ -67,7 +67,7 @@ test: setup ## the tests (15 to 20 minutes on two cores; on more, WORKERS=8 and 
 test-slow: setup ## the proofs that take gigabytes or many minutes
 	@$(BIN)/pytest -m slow $(ARGS)
 
-test-kubernetes: setup ## trainings in pods of a real cluster: that of KUBECONFIG, else one built here (10 to 25 minutes, once, as root on Debian 12)
+test-kubernetes: setup ## trainings in pods of a real cluster: that of KUBECONFIG, else one built here (10 to 25 minutes and 11 GB of disk, once, as root on Debian 12)
 	@$(BIN)/pytest -m "kubernetes and not kills" tests/pipeline/on_kubernetes $(ARGS)
 
 demo-on-targets: setup ## the demo on Jobs, EC2 instances and pods, each from a fresh stack: the same weights (10 to 20 minutes; what can't run here says why)
