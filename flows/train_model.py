@@ -12,6 +12,7 @@ from flows.attended import attended
 from flows.lineage import base_revision, columns_of, resolved_config, training_record
 from flows.run_config import RunConfig
 from infra.compute.gang import Gang
+from infra.compute.paid_time import paid_since
 from infra.compute.phases import PhaseClock
 from infra.compute.prices import OWN_MACHINE, unpriced
 from infra.compute.process.alone import alone_at
@@ -55,8 +56,9 @@ async def _alone(job: TrainingJob, clock: PhaseClock) -> ModelRevision:
         found = await asyncio.to_thread(_found, job) if waited else None
         if found:
             return found
+        since = paid_since(waited=waited)
         inputs = await clock.timed("data", inputs_task(job))
-        trained = await clock.timed("training", train_task(job, inputs))
+        trained = await clock.timed("training", train_task(job, inputs, since))
         candidate = await clock.timed("publish", publish_candidate_task(job, inputs, trained))
         await show_phases(clock, own_run_id())
         return candidate

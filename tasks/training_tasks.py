@@ -14,7 +14,6 @@ from prefect.logging import get_run_logger
 from pydantic import JsonValue
 
 from infra.compute.gang import Gang
-from infra.compute.paid_time import paid_since
 from infra.errors import BadInput, SpaceportError
 from infra.hub.client import HubClient
 from infra.hub.reading_endpoint import DatasetAddress, reading_endpoint
@@ -78,10 +77,12 @@ async def inputs_task(job: TrainingJob) -> Inputs:
 
 
 @task(name="train", task_run_name="train", cache_policy=NO_CACHE)
-async def train_task(job: TrainingJob, inputs: Inputs) -> TrainedModel:
-    """The script, by its contract; loss, step and ETA show while it runs. A bag of words is measured on the idle core beside it."""
+async def train_task(job: TrainingJob, inputs: Inputs, since: float | None) -> TrainedModel:
+    """The script, by its contract; loss, step and ETA show while it runs. A bag of words is measured on the idle core beside it.
+
+    The time of this attempt is paid `since` then (Unix seconds); None: from the script's start on.
+    """
     log, run_id = get_run_logger(), own_run_id()
-    since = paid_since()
     shows = ProgressDisplay(PrefectApi.from_settings(), run_id, log, price_per_hour(job.train), since)
     baseline = asyncio.create_task(_baseline(job, inputs)) if job.train.recipe and job.train.data == "download" else None
     try:
