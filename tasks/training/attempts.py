@@ -55,7 +55,11 @@ async def start_attempt(
     elif attempt.sealed and attempt.sealed[0].name not in attempt.damaged:
         say(f"attempt {attempt.number} goes on from checkpoint {attempt.sealed[0].name}, or a newer one, which this machine still has")
     attempt.way_seconds = 0.0 if paid_since is None else max(0.0, time.time() - paid_since)
-    return attempt, budget.left_seconds(attempt.spent_before_seconds + attempt.way_seconds)
+    try:
+        return attempt, budget.left_seconds(attempt.spent_before_seconds + attempt.way_seconds)
+    except QuotaExceeded:
+        await asyncio.to_thread(attempt.spend, 0.0, is_last=True)  # paid it is, and who is asked next need rent no machine to say so
+        raise
 
 
 async def run_attempt(
