@@ -23,11 +23,34 @@ READY_SECONDS = 60
 @contextlib.contextmanager
 def running_s3(folder: Path) -> Iterator[dict[str, str]]:
     """The AWS_* environment of a running service; a test is skipped where there is none."""
-    port, key, secret = _free_ports(), secrets.token_hex(10), secrets.token_hex(20)
+    key, secret = secrets.token_hex(10), secrets.token_hex(20)
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     identities = {"identities": [{"name": "tests", "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions}]}
     (folder / "identities.json").write_text(json.dumps(identities))
     (folder / "data").mkdir()
+    for port in _free_ports():
+        service = _start(folder, port)
+        environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        try:
+            if not _takes_a_put(service, environment, folder / "log"):
+                continue
+            yield environment
+            return
+        finally:
+            service.terminate()
+            try:
+                service.wait(20)
+            except subprocess.TimeoutExpired:
+                service.kill()
+                service.wait()
+
+
+def _start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     ports = {"s3.port": port, "s3.port.grpc": port + 10_000, "master.port": port + 1, "volume.port": port + 2, "filer.port": port + 3, "admin.port": port + 4}
     # A bucket takes some volumes, which are empty files: their number must not depend on how much disk happens to be free.
     off = [
@@ -42,23 +65,7 @@ def running_s3(folder: Path) -> Iterator[dict[str, str]]:
     command = [_weed(), "mini", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-s3.config={folder / 'identities.json'}", *off]
     command += [f"-{name}={number}" for name, number in ports.items()]
     with (folder / "log").open("wb") as log:
-        service = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "GOMEMLIMIT": "256MiB", "GOGC": "50"})
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": key,
-        "AWS_SECRET_ACCESS_KEY": secret,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        _wait_for_a_put(service, environment, folder / "log")
-        yield environment
-    finally:
-        service.terminate()
-        try:
-            service.wait(20)
-        except subprocess.TimeoutExpired:
-            service.kill()
-            service.wait()
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env={**os.environ, "GOMEMLIMIT": "256MiB", "GOGC": "50"})
 
 
 def client_of(environment: dict[str, str]) -> Any:
@@ -76,13 +83,16 @@ def client_of(environment: dict[str, str]) -> Any:
     )
 
 
-def _wait_for_a_put(service: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> None:
-    """Its health route answers before it can store anything, so only a PUT counts."""
+def _takes_a_put(service: subprocess.Popen[bytes], environment: dict[str, str], log: Path) -> bool:
+    """Its health route answers before it can store anything, so only a PUT counts. False: somebody else has taken a port of it meanwhile."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     client, deadline, pause = client_of(environment), time.monotonic() + READY_SECONDS, threading.Event()
     while time.monotonic() < deadline:
-        assert service.poll() is None, log.read_text(errors="replace")[-2000:]
+        if service.poll() is not None:
+            said = log.read_text(errors="replace")
+            assert "Port allocation failed" in said, said[-2000:]
+            return False
         try:
             client.create_bucket(Bucket="ready")
             client.put_object(Bucket="ready", Key="probe", Body=b"ok")
@@ -92,7 +102,7 @@ def _wait_for_a_put(service: subprocess.Popen[bytes], environment: dict[str, str
         except BotoCoreError:
             pass
         else:
-            return
+            return True
         pause.wait(0.1)
     raise AssertionError(f"S3 took no PUT in {READY_SECONDS} s: {log.read_text(errors='replace')[-2000:]}")
 
@@ -104,8 +114,8 @@ def _weed() -> str:
     return found
 
 
-def _free_ports() -> int:
-    """The first of five free ports in a row whose gRPC twins, 10,000 above, are free too."""
+def _free_ports() -> Iterator[int]:
+    """Firsts of five free ports in a row whose gRPC twins, 10,000 above, are free too: for now, since another worker of the tests may look as well."""
     for base in itertools.count(21_000 + os.getpid() % 400 * 20, 10):
         try:
             for port in (base + offset + grpc for offset in range(5) for grpc in (0, 10_000)):
@@ -113,5 +123,4 @@ def _free_ports() -> int:
                     probe.bind(("127.0.0.1", port))
         except OSError:
             continue
-        return base
-    raise AssertionError("unreachable")
+        yield base
